@@ -1,0 +1,1 @@
+"""Filmstrips in, captions out."""

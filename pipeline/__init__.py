@@ -1,0 +1,1 @@
+"""Raw media in, judged clips out. The first files are the vocabulary of all four packages."""

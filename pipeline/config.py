@@ -1,0 +1,189 @@
+"""Every data knob, as frozen dataclasses that read from TOML and `--set section.key=value`.
+
+In: a TOML file and overrides. Out: one `Config`. An unknown key is an error that names the nearest
+known one; `fingerprint` turns a section into the hash that keys the parts made with it.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from pipeline.errors import ConfigError
+
+D = TypeVar("D")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShotConfig:
+    """How frame differences become shot boundaries (pipeline/shots.py)."""
+
+    detector: str = "framemill"
+    min_shot_s: float = 0.3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnalyzeConfig:
+    """The one-pass analysis (pipeline/analyze.py)."""
+
+    sources_per_task: int = 4
+    strip_frames: int = 8
+    strip_long_px: int = 256
+    strip_quality: int = 92
+    thumb_long_px: int = 160
+    max_pixels: int = 100_000_000  # declared width × height; more is refused from the header
+    deadline_s: float = 600.0  # a source that takes longer fails
+    memory_gb: float = 4.0  # address space of the decoding child
+    shots: ShotConfig = field(default_factory=ShotConfig)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeConfig:
+    """What is kept (pipeline/judge.py). A rule applies only to what was measured."""
+
+    min_s: float = 0.8
+    max_s: float = 60.0
+    min_side_px: int = 32
+    max_aspect: float = 4.0
+    min_motion: float = 0.0
+    min_sharpness: float = 0.0
+    max_static_ratio: float = 0.95
+    max_black_ratio: float = 0.5
+    dedup: bool = True
+    phash_distance: int = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionConfig:
+    """Re-captioning (captioner/recaption.py)."""
+
+    captioner: str = "builtin:"
+    clips_per_task: int = 32
+    max_tokens: int = 112
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeConfig:
+    """Latent shards (tokenizer_stage/). `max_frames` is 1 + 4k; `area_px` bounds width × height."""
+
+    vae: str = "builtin:"
+    name: str = "default"
+    fps: float = 8.0
+    max_frames: int = 17
+    area_px: int = 96 * 64
+    samples_per_shard: int = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """All sections; the resolved one is saved as corpus.toml."""
+
+    analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    caption: CaptionConfig = field(default_factory=CaptionConfig)
+    encode: EncodeConfig = field(default_factory=EncodeConfig)
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex of the canonical JSON of dataclasses and plain values: equal values, equal hash."""
+    plain = [
+        dataclasses.asdict(p) if dataclasses.is_dataclass(p) and not isinstance(p, type) else p for p in parts
+    ]
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> Config:
+    """Defaults, then the TOML file, then `section.key=value` overrides (value in TOML, or a bare word)."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(Path(path).read_text())
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read config {path}: {error.strerror}", fix="give an existing file to --config"
+            ) from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override}", expected="section.key=value")
+        _set_in(values, key.strip().split("."), _parse_value(text.strip()))
+    return build(Config, values)
+
+
+def build(kind: type[D], values: dict[str, Any], where: str = "") -> D:
+    """A dataclass from nested plain values; unknown keys and wrong types are errors that name the key."""
+    hints = get_type_hints(kind)
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"unknown config key {name!r}",
+                expected=f"{where}{near}, perhaps",
+                fix="see README, Configuration",
+            )
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"config key {name!r} is {value!r}", expected="a table of keys")
+            made[key] = build(hints[key], value, f"{name}.")
+        else:
+            made[key] = _checked(value, hints[key], name)
+    return kind(**made)
+
+
+def to_toml(config: Any) -> str:
+    """The config as TOML that `load_config` reads back to an equal value."""
+    lines: list[str] = []
+
+    def table(value: Any, prefix: str) -> None:
+        scalars = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        nested = {k: v for k, v in scalars.items() if dataclasses.is_dataclass(v)}
+        if prefix:
+            lines.append(f"[{prefix}]")
+        lines.extend(f"{k} = {_toml_value(v)}" for k, v in scalars.items() if k not in nested)
+        for key, inner in nested.items():
+            table(inner, f"{prefix}.{key}" if prefix else key)
+
+    table(config, "")
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(v) for v in value) + "]"
+    return json.dumps(value, ensure_ascii=False)  # TOML and JSON write these scalars alike
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _set_in(values: dict[str, Any], path: list[str], value: Any) -> None:
+    *tables, last = path
+    for name in tables:
+        values = values.setdefault(name, {})
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {'.'.join(path)}: {name!r} is a value", expected="a table of keys")
+    values[last] = value
+
+
+def _checked(value: Any, kind: Any, name: str) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_checked(v, get_args(kind)[0], name) for v in value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"config key {name!r} is {value!r}", expected=f"a value of type {kind.__name__}")
+    return value

@@ -1,0 +1,84 @@
+"""The stage contract: the unit of work, of resume and of loss; and the only catch-alls.
+
+In: a Task (rows of a table). Out: a TaskResult (named files, the last of which is the done-marker).
+A stage is a plain picklable class: config in, nothing heavy until `setup`. It never writes to the
+corpus itself; the runner commits what it returns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import pyarrow as pa
+
+from pipeline.errors import FramemillError, MediaError, StorageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one worker of a stage needs. Fractions of a GPU are allowed."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_gb: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """`key` is the content key of the part it makes; `inputs` are the rows it works on."""
+
+    key: str
+    inputs: pa.Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One file to commit, relative to the corpus root."""
+
+    path: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskResult:
+    """Files in commit order, the done-marker last, and counts for the progress line."""
+
+    outputs: tuple[Output, ...]
+    counts: dict[str, int] = field(default_factory=dict)
+
+
+class Stage(Protocol):
+    """What an executor runs: `setup` once per worker, then `process` per task."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> int:
+        """Raised when the output changes; part of every part key."""
+
+    @property
+    def resources(self) -> Resources: ...
+    def setup(self) -> None: ...
+    def process(self, task: Task) -> TaskResult: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why one item failed: the reason of its `failed` row."""
+
+    reason: str
+
+
+def guard(work: Callable[[], T]) -> T | Failure:
+    """Runs the work of one item; any exception costs that item only. Out of memory and a wrong model
+    or config concern every item alike, so they pass through."""
+    try:
+        return work()
+    except (MediaError, StorageError) as error:
+        return Failure(reason=str(error))
+    except (MemoryError, FramemillError):
+        raise
+    except Exception as error:  # one poisoned item must not stop the others
+        return Failure(reason=f"{type(error).__name__}: {error}")

@@ -1,0 +1,172 @@
+"""The Arrow schema of every table: the one place where a column is named.
+
+In: Python rows. Out: Arrow tables and Parquet bytes, the same bytes for the same rows. Times are in
+seconds of the source, spans are half open, pixels are display pixels (rotation and sample aspect
+applied), `crop` is [x, y, width, height] of the active picture.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import FormatError
+
+S, F32, F64, I32, I64 = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.int64()
+
+INPUTS = pa.schema(  # what a run was asked to take in: a row a file
+    [("source_key", S), ("uri", S), ("size_bytes", I64), ("mtime_ns", I64)]
+)
+
+SOURCES = pa.schema(  # a row an input file, failures included
+    [
+        (
+            "source_key",
+            S,
+        ),  # hash of (uri, size, mtime) and the analyze fingerprint: what was looked at, and how
+        ("source_id", S),  # first 16 hex of the content's sha256
+        ("uri", S),
+        ("kind", S),  # video | image
+        ("status", S),  # ok | salvaged | failed
+        ("reason", S),
+        ("container", S),
+        ("codec", S),
+        ("width", I32),
+        ("height", I32),
+        ("rotation", I32),  # degrees counter-clockwise, already applied to width and height
+        ("fps", F64),
+        ("is_vfr", pa.bool_()),
+        ("frames", I32),  # decoded frames
+        ("duration_s", F64),
+        ("has_audio", pa.bool_()),
+        ("size_bytes", I64),
+    ]
+)
+
+SIGNALS = pa.struct(  # units and ranges: pipeline/signals.py; null = not measured
+    [
+        (name, F32)
+        for name in (
+            "motion",
+            "camera_motion",
+            "sharpness",
+            "luma",
+            "contrast",
+            "saturation",
+            "static_ratio",
+            "text_area",
+            "black_ratio",
+            "flicker",
+        )
+    ]
+)
+
+CLIPS = pa.schema(  # a row a shot, also one too short or too bad to keep
+    [
+        ("clip_id", S),  # <source_id>-<start_ms>-<end_ms>
+        ("source_id", S),
+        ("kind", S),
+        ("start_s", F64),
+        ("end_s", F64),
+        ("start_frame", I32),
+        ("end_frame", I32),
+        ("fps", F64),
+        ("width", I32),
+        ("height", I32),
+        ("crop", pa.list_(I32)),
+        ("boundary_in", S),  # cut | dissolve | fade | wipe | start | end | stride
+        ("boundary_out", S),
+        ("boundary_confidence", F32),
+        ("signals", SIGNALS),
+        ("phash", pa.list_(pa.uint64())),
+        ("status", S),  # ok | failed
+        ("reason", S),
+    ]
+)
+
+STRIPS = pa.schema([("clip_id", S), ("times_s", pa.list_(F32)), ("frames", pa.list_(pa.binary()))])  # JPEG
+
+JUDGED = pa.schema(
+    [
+        ("clip_id", S),
+        ("source_id", S),
+        ("kind", S),
+        ("duration_s", F64),
+        ("status", S),  # kept | rejected | failed
+        ("reasons", pa.list_(S)),  # every reason, not the first
+        ("duplicate_of", S),
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        ("clip_id", S),
+        ("short", S),
+        ("detailed", S),
+        ("original", S),
+        ("captioner", S),
+        ("captioner_sha256", S),
+        ("confidence", F32),  # mean token log-probability
+        ("alignment", F32),  # image–text cosine
+        ("flags", pa.list_(S)),
+        ("status", S),  # ok | failed
+        ("reason", S),
+    ]
+)
+
+INDEX = pa.schema(  # latents/<name>/index.parquet: a row a sample
+    [
+        ("clip_id", S),
+        ("source_id", S),
+        ("kind", S),
+        ("key", S),  # the sample's key in the tar
+        ("shard", S),
+        ("offset", I64),  # of the .latent.npy bytes inside the tar
+        ("nbytes", I64),
+        ("json_offset", I64),
+        ("json_nbytes", I64),
+        ("shape", pa.list_(I32)),  # [C, T, H, W] of the latent
+        ("tokens", I32),  # T * H * W
+        ("fps", F64),  # of the encoded frames
+        ("frames", I32),
+        ("width_px", I32),
+        ("height_px", I32),
+        ("sha256", S),  # of the .latent.npy bytes
+        ("status", S),  # ok | failed
+        ("reason", S),
+    ]
+)
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A table with exactly the schema's columns; a missing column is null, an unknown one an error."""
+    rows = list(rows)
+    known = set(schema.names)
+    for row in rows:
+        if unknown := set(row) - known:
+            raise FormatError(
+                f"unknown column {sorted(unknown)[0]!r}", expected=f"one of {', '.join(schema.names)}"
+            )
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Parquet bytes; the same table gives the same bytes with the same pyarrow."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", write_statistics=True)
+    return sink.getvalue().to_pybytes()
+
+
+def from_parquet(data: bytes, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """The table, checked against its schema (column order and types)."""
+    table = pq.read_table(pa.BufferReader(data), columns=columns)
+    wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+    try:
+        return table.select(wanted.names).cast(wanted)
+    except (KeyError, pa.ArrowInvalid) as error:
+        raise FormatError(
+            f"a table does not fit its schema: {error}",
+            expected=f"columns {', '.join(wanted.names)}",
+            fix="run the command again with an empty --out folder",
+        ) from error

@@ -1,0 +1,1 @@
+"""Judged clips in, WebDataset shards of native-aspect latents out."""

@@ -1,0 +1,1 @@
+"""Latent shards in, checkpoints and samples out. Never imports ray."""
