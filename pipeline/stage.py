@@ -82,3 +82,16 @@ def guard(work: Callable[[], T]) -> T | Failure:
         raise
     except Exception as error:  # one poisoned item must not stop the others
         return Failure(reason=f"{type(error).__name__}: {error}")
+
+
+def attempt(work: Callable[[], T]) -> tuple[T | None, str]:
+    """Runs a whole task: (its result, "") or (None, why it is lost). A wrong model, config or format
+    would lose every task alike, so it ends the run instead."""
+    try:
+        return work(), ""
+    except (MediaError, StorageError, MemoryError) as error:
+        return None, str(error) or "out of memory"
+    except FramemillError:
+        raise
+    except Exception as error:  # a bug on one task's data must not stop the others
+        return None, f"{type(error).__name__}: {error}"
