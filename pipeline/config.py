@@ -98,12 +98,18 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> Config:
-    """Defaults, then the TOML file, then `section.key=value` overrides (value in TOML, or a bare word)."""
-    values: dict[str, Any] = {}
+def load_config(path: str | None = None, overrides: Sequence[str] = (), base: Config | None = None) -> Config:
+    """`base` (the defaults), then the TOML file, then `section.key=value` overrides."""
+    return load(base or Config(), path, overrides)
+
+
+def load(base: D, path: str | None, overrides: Sequence[str]) -> D:
+    """Any config dataclass with the values of a TOML file and of `key=value` overrides (the value in
+    TOML, or a bare word) put in place of its own."""
+    values: dict[str, Any] = dataclasses.asdict(base)  # type: ignore[call-overload]
     if path is not None:
         try:
-            values = tomllib.loads(Path(path).read_text())
+            _merge(values, tomllib.loads(Path(path).read_text()))
         except OSError as error:
             raise ConfigError(
                 f"cannot read config {path}: {error.strerror}", fix="give an existing file to --config"
@@ -114,8 +120,20 @@ def load_config(path: str | None = None, overrides: Sequence[str] = ()) -> Confi
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"--set {override}", expected="section.key=value")
-        _set_in(values, key.strip().split("."), _parse_value(text.strip()))
-    return build(Config, values)
+        *tables, last = key.strip().split(".")
+        nested: dict[str, Any] = {last: _parse_value(text.strip())}
+        for name in reversed(tables):
+            nested = {name: nested}
+        _merge(values, nested)
+    return build(type(base), values)
+
+
+def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            _merge(values[key], change)
+        else:
+            values[key] = change
 
 
 def build(kind: type[D], values: dict[str, Any], where: str = "") -> D:
@@ -168,15 +186,6 @@ def _parse_value(text: str) -> Any:
         return tomllib.loads(f"v = {text}")["v"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _set_in(values: dict[str, Any], path: list[str], value: Any) -> None:
-    *tables, last = path
-    for name in tables:
-        values = values.setdefault(name, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"--set {'.'.join(path)}: {name!r} is a value", expected="a table of keys")
-    values[last] = value
 
 
 def _checked(value: Any, kind: Any, name: str) -> Any:

@@ -44,15 +44,9 @@ class RayExecutor:
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
-        if not ray.is_initialized():
-            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-            ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
-        context = DataContext.get_current()
-        context.enable_progress_bars = False
-        context.max_errored_blocks = -1  # a lost task is named by the runner, not fatal
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
 
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+        _start()
         need = stage.resources
         items = [{"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks]
         receipts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
@@ -70,6 +64,17 @@ class RayExecutor:
             if fatal:
                 raise getattr(errors, fatal[0])(fatal[1], expected=fatal[2], fix=fatal[3])
             yield Receipt(key=key, seconds=seconds, counts=counts, error=error)
+
+
+def _start() -> None:
+    """Joins or starts Ray at the first task, so that a run with nothing to do costs nothing."""
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.max_errored_blocks = -1  # a lost task is named by the runner, not fatal
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
 def _fit(cpus: float, gpus: float) -> int:
