@@ -5,6 +5,7 @@ rejected + failed + unjudged. Reads tables only.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -40,6 +41,37 @@ def status(corpus: Corpus) -> dict[str, Any]:
         "captions": {name: _captions(corpus, name) for name in _names(corpus, "captions/")},
         "latents": {name: _latents(corpus, name) for name in _names(corpus, "latents/")},
     }
+
+
+def stage_lines(stages: Sequence[dict[str, Any]], counts: dict[str, Any]) -> list[str]:
+    """A table of what each stage did, then the status, for people."""
+    lines = [f"{'stage':<10}{'tasks':>7}{'seconds':>9}  result"]
+    for row in stages:
+        facts = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("stage", "tasks", "seconds") and v)
+        lines.append(f"{row['stage']:<10}{row['tasks']:>7}{row['seconds']:>9.1f}  {facts or 'nothing to do'}")
+    return [*lines, "", *status_lines(counts)]
+
+
+def status_lines(counts: dict[str, Any]) -> list[str]:
+    """The status for people: a line a table, its reasons below."""
+    sources, clips = counts["sources"], counts["clips"]
+    groups = [
+        (
+            "sources",
+            f"{sources['total']} ({sources['duration_s']:.1f} s, {sources['copies']} copies)",
+            sources,
+        ),
+        ("clips", f"{clips['total']} ({clips['kept_s']:.1f} s kept)", clips),
+    ]
+    groups += [(f"captions {name}", f"{c['total']}", c) for name, c in counts["captions"].items()]
+    for name, found in counts["latents"].items():
+        groups.append((f"latents {name}", f"{found['samples']} in {found['shards']} shards", found))
+    lines = []
+    for name, head, group in groups:
+        facts = [*group["status"].items(), *(("pending", n) for n in [group.get("pending", 0)] if n)]
+        lines.append(f"{name:<18}{head}: " + ", ".join(f"{k} {v}" for k, v in facts))
+        lines += [f"{'':<20}{n} × {reason}" for reason, n in group["reasons"].items()]
+    return lines
 
 
 def _captions(corpus: Corpus, name: str) -> dict[str, Any]:

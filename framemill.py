@@ -1,0 +1,440 @@
+"""framemill: raw video and images in; a captioned corpus of latents and a text-to-video model out.
+
+The command line: one function a verb, heavy imports inside. Results go to stdout, logs and progress
+to stderr. Exit 0: done; 1: finished with failures above the limit, or could not finish; 2: wrong use.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pipeline.config import Config, load_config
+from pipeline.errors import ConfigError, FramemillError, UsageError
+from pipeline.runner import Executor, RunSummary
+
+Args = argparse.Namespace
+
+
+# -- the data side --------------------------------------------------------------------------------
+
+
+def toyworld(args: Args) -> int:
+    """Render a toy world: real H.264 videos and images with exact truth (cuts, facts, captions)."""
+    from pathlib import Path
+
+    from pipeline.progress import progress_bar
+    from pipeline.toyworld import ToyWorldConfig, render_corpus
+
+    shots = (1, 1) if args.single_shot else (ToyWorldConfig().min_shots, ToyWorldConfig().max_shots)
+    config = ToyWorldConfig(
+        videos=args.videos, images=args.images, seed=args.seed, min_shots=shots[0], max_shots=shots[1]
+    )
+    with progress_bar("toyworld", "files") as report:
+        render_corpus(
+            Path(args.out), config, progress=lambda done, total: report(done, total, {}), workers=args.workers
+        )
+    _print(
+        args,
+        {"out": args.out, "videos": args.videos, "images": args.images, "truth": f"{args.out}/truth.jsonl"},
+    )
+    return 0
+
+
+def analyze(args: Args) -> int:
+    """Decode every source once: shots, signals, fingerprints, filmstrips."""
+    return _stages(args, ["analyze"])
+
+
+def judge(args: Args) -> int:
+    """Decide from the tables which clips are kept, and why not; decodes nothing."""
+    return _stages(args, ["judge"])
+
+
+def caption(args: Args) -> int:
+    """Write a short and a detailed caption for every kept clip."""
+    return _stages(args, ["caption"])
+
+
+def encode(args: Args) -> int:
+    """Encode the kept clips into WebDataset shards of native-aspect latents."""
+    return _stages(args, ["encode"])
+
+
+def run(args: Args) -> int:
+    """The whole data side: analyze, judge, caption, encode, report."""
+    return _stages(args, ["analyze", "judge", "caption", "encode", "report"])
+
+
+def _stages(args: Args, wanted: Sequence[str]) -> int:
+    """Runs the stages in order over one corpus, prints what each did, and judges the failures."""
+    from pipeline.analyze import analyze_corpus
+    from pipeline.corpus import Corpus
+    from pipeline.discover import discover
+    from pipeline.judge import judge_corpus
+    from pipeline.progress import progress_bar
+
+    corpus = Corpus(args.corpus)
+    fresh = "analyze" in wanted
+    config = _config(args, None if fresh else corpus.require().config())
+    executor = _executor(args)
+    summaries: list[RunSummary] = []
+    with corpus.writing():
+        for stage in wanted:
+            with progress_bar(stage) as report:
+                if stage == "analyze":
+                    found = discover(args.src)
+                    _say_ignored(found.ignored)
+                    summaries.append(analyze_corpus(corpus, found.inputs, config, executor, report))
+                elif stage == "judge":
+                    summaries.append(judge_corpus(corpus, config))
+                elif stage == "caption":
+                    from captioner.recaption import recaption_corpus
+
+                    summaries.append(recaption_corpus(corpus, config, executor, report))
+                elif stage == "encode":
+                    from tokenizer_stage.encode import encode_corpus
+
+                    summaries.append(encode_corpus(corpus, config, executor, report))
+                elif stage == "report":
+                    summaries.append(_report(corpus, None))
+    return _finish(args, corpus, summaries)
+
+
+def _finish(args: Args, corpus: Any, summaries: Sequence[RunSummary]) -> int:
+    from pipeline.status import stage_lines, status
+
+    counts = status(corpus)
+    stages = [
+        {"stage": s.stage, "tasks": s.tasks, "lost": len(s.lost), "seconds": round(s.seconds, 2), **s.counts}
+        for s in summaries
+    ]
+    _print(args, {"corpus": args.corpus, "stages": stages, "status": counts}, stage_lines(stages, counts))
+    lost = [f"{s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
+    for line in lost:
+        print(f"lost task: {line}", file=sys.stderr)
+    failed, total = counts["sources"]["status"].get("failed", 0), counts["sources"]["total"]
+    over = total > 0 and failed / total > args.max_failed
+    if over:
+        print(f"{failed} of {total} sources failed, above --max-failed {args.max_failed:g}", file=sys.stderr)
+    return 1 if lost or over else 0
+
+
+def status(args: Args) -> int:
+    """Count sources, clips, captions and shards by status and reason."""
+    from pipeline.corpus import Corpus
+    from pipeline.status import status as count
+    from pipeline.status import status_lines
+
+    counts = count(Corpus(args.corpus).require())
+    _print(args, counts, status_lines(counts))
+    return 0
+
+
+def verify(args: Args) -> int:
+    """Check every shard: hashes, counts, finite values, and decode some latents back."""
+    from pipeline.corpus import Corpus
+    from tokenizer_stage.verify import verify as check
+
+    found = check(Corpus(args.corpus).require(), args.latents, decode_back=args.decode_back)
+    _print(args, found)
+    return 0 if not found["errors"] else 1
+
+
+def report(args: Args) -> int:
+    """Write the self-contained HTML report of a corpus, and of a training run when one is named."""
+    from pipeline.corpus import Corpus
+
+    corpus = Corpus(args.corpus).require()
+    with corpus.writing():
+        _report(corpus, args.run)
+    _print(args, {"report": f"{args.corpus}/report/index.html"})
+    return 0
+
+
+def _report(corpus: Any, run_dir: str | None) -> RunSummary:
+    from captioner.report import write_report
+
+    started = time.monotonic()
+    write_report(corpus, run_dir)
+    return RunSummary(stage="report", tasks=1, lost=(), counts={}, seconds=time.monotonic() - started)
+
+
+# -- the model side -------------------------------------------------------------------------------
+
+
+def train(args: Args) -> int:
+    """Train the text-conditional diffusion transformer on a corpus's latent shards, or resume a run."""
+    from pipeline.config import load
+    from pipeline.corpus import Corpus
+    from pipeline.progress import progress_bar
+    from training.config import TrainConfig
+    from training.train import train as train_model
+
+    chosen = {"steps": args.steps, "init": args.init}
+    overrides = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
+    config = load(TrainConfig(), args.config, [*overrides, *args.set])
+    with progress_bar("train", "steps") as report:
+        corpus = Corpus(args.corpus).require()
+        summary = train_model(
+            corpus, args.out, config, latents=args.latents, captions=args.captions, progress=report
+        )
+    _print(args, summary)
+    return 0
+
+
+def train_eval(args: Args) -> int:
+    """Held-out loss of a run, and how many prompted facts its videos show."""
+    from pipeline.progress import progress_bar
+    from training.evaluate import evaluate
+
+    with progress_bar("train eval", "prompts") as report:
+        _print(args, evaluate(args.run, prompts=args.prompts, steps=args.steps, progress=report))
+    return 0
+
+
+def sample(args: Args) -> int:
+    """Make a video (or, with --frames 1, an image) from a prompt."""
+    from training.sample import SampleConfig, sample_to_file
+
+    width, times, height = args.size.partition("x")
+    if not (times and width.isdigit() and height.isdigit()):
+        raise UsageError(f"--size {args.size}", expected="WIDTHxHEIGHT in pixels, such as 96x64")
+    config = SampleConfig(
+        prompt=args.prompt,
+        width_px=int(width),
+        height_px=int(height),
+        frames=args.frames,
+        fps=args.fps,
+        steps=args.steps,
+        cfg=args.cfg,
+        seed=args.seed,
+    )
+    _print(args, sample_to_file(args.checkpoint, config, args.out))
+    return 0
+
+
+def captioner_train(args: Args) -> int:
+    """Train the built-in video captioner on the toy world."""
+    from captioner.train import TrainConfig
+    from captioner.train import train as train_captioner
+    from pipeline.config import load
+    from pipeline.progress import progress_bar
+
+    with progress_bar("captioner", "steps") as report:
+        config = load(TrainConfig(), args.config, args.set)
+        _print(args, train_captioner(args.toyworld, args.out, config, progress=report))
+    return 0
+
+
+def captioner_eval(args: Args) -> int:
+    """Fact precision, recall and hallucination of a captioner on a toy world it has not seen."""
+    from captioner.evaluate import evaluate
+    from pipeline.progress import progress_bar
+
+    with progress_bar("captioner eval", "clips") as report:
+        _print(args, evaluate(args.captioner, args.toyworld, progress=report))
+    return 0
+
+
+def vae_train(args: Args) -> int:
+    """Train the built-in causal video VAE, from its closed-form start."""
+    from pipeline.config import load
+    from pipeline.progress import progress_bar
+    from tokenizer_stage.train_vae import TrainVaeConfig, train_vae
+
+    with progress_bar("vae", "steps") as report:
+        config = load(TrainVaeConfig(), args.config, args.set)
+        _print(args, train_vae(args.media, args.out, config, progress=report))
+    return 0
+
+
+def vae_eval(args: Args) -> int:
+    """Reconstruction PSNR of a VAE on a folder of media, beside its closed-form start."""
+    from pipeline.progress import progress_bar
+    from tokenizer_stage.eval_vae import evaluate
+
+    with progress_bar("vae eval", "files") as report:
+        _print(args, evaluate(args.vae, args.media, progress=report))
+    return 0
+
+
+def bench_shots(args: Args) -> int:
+    """Shot boundaries against exact truth, beside PySceneDetect's detectors."""
+    from pipeline.bench import bench_shots as bench
+
+    _print(args, bench(args.media, args.truth))
+    return 0
+
+
+# -- shared by the verbs --------------------------------------------------------------------------
+
+
+def _config(args: Args, base: Config | None) -> Config:
+    config = load_config(args.config, args.set, base)
+    named = {"caption.captioner": getattr(args, "captioner", None), "encode.vae": getattr(args, "vae", None)}
+    return load_config(None, [f"{k}={json.dumps(v)}" for k, v in named.items() if v is not None], config)
+
+
+def _executor(args: Args) -> Executor:
+    if args.executor == "ray":
+        from pipeline.ray_executor import RayExecutor
+
+        return RayExecutor(workers=args.workers)
+    from pipeline.runner import LocalExecutor
+
+    return LocalExecutor()
+
+
+def _print(args: Args, result: dict[str, Any], lines: Sequence[str] | None = None) -> None:
+    """The result on stdout: one JSON object with --json, else the lines, else `key: value`."""
+    if args.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        print("\n".join(lines if lines is not None else [f"{k}: {v}" for k, v in result.items()]))
+
+
+def _say_ignored(ignored: Sequence[str]) -> None:
+    if ignored:
+        shown = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
+        print(f"{len(ignored)} files without a media extension left out: {shown}", file=sys.stderr)
+
+
+# -- the parser -----------------------------------------------------------------------------------
+
+Add = Callable[..., Any]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="framemill", description=__doc__.split("\n")[0])
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    groups: dict[str, Any] = {}
+
+    def verb(name: str, function: Callable[[Args], int], example: str) -> Add:
+        group, _, word = name.rpartition(" ")
+        if group and group not in groups:
+            made = verbs.add_parser(group, help=f"{group}: see framemill {group} --help")
+            groups[group] = made.add_subparsers(dest="subverb", metavar="VERB", required=True)
+        into = groups[group] if group else verbs
+        summary = (function.__doc__ or "").strip()
+        added = into.add_parser(
+            word, help=summary, description=summary, epilog=f"example: framemill {name} {example}"
+        )
+        added.set_defaults(function=function)
+        added.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        added.add_argument("--config", help="a TOML file of config values")
+        added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one config value")
+        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return added.add_argument
+
+    _data_verbs(verb)
+    _model_verbs(verb)
+    return parser
+
+
+def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
+    add = verb("toyworld", toyworld, "toy --videos 12 --images 4 --seed 1")
+    add("out", help="folder to write")
+    add("--videos", type=int, default=12)
+    add("--images", type=int, default=4)
+    add("--seed", type=int, default=0)
+    add("--single-shot", action="store_true", help="one shot a video")
+    add("--workers", type=int, default=1, help="processes (the bytes do not depend on it)")
+
+    def staged(name: str, function: Callable[[Args], int], example: str) -> Add:
+        add = verb(name, function, example)
+        if name in ("analyze", "run"):
+            add("src", nargs="+", help="media files, folders or s3:// prefixes")
+            add("--out", dest="corpus", required=True, help="the corpus folder (or s3:// prefix)")
+        else:
+            add("corpus", help="the corpus folder")
+        add("--executor", choices=["local", "ray"], default="local")
+        add("--workers", type=int, help="Ray workers (default: as many as fit)")
+        add(
+            "--max-failed",
+            type=float,
+            default=0.05,
+            help="share of failed sources above which to exit with 1",
+        )
+        return add
+
+    staged("analyze", analyze, "videos/ --out corpus")
+    staged("judge", judge, "corpus --set judge.min_s=1.5")
+    add = staged("caption", caption, "corpus --captioner builtin:")
+    add("--captioner", help="builtin: | truth:FILE | coca:MODEL/TAG | hf:REPO | openai:URL#MODEL")
+    add = staged("encode", encode, "corpus --vae builtin:")
+    add("--vae", help="builtin: | diffusers:REPO")
+    add = staged("run", run, "videos/ --out corpus --executor ray")
+    add("--captioner", help="as for caption")
+    add("--vae", help="as for encode")
+    verb("status", status, "corpus --json")("corpus")
+    add = verb("verify", verify, "corpus")
+    add("corpus")
+    add("--latents", default="default", help="name of the latent set")
+    add("--decode-back", type=int, default=4, help="how many latents to decode and compare with their source")
+    add = verb("report", report, "corpus --run runs/first")
+    add("corpus")
+    add("--run", help="a training run to show")
+    add = verb("bench shots", bench_shots, "--media toy/videos --truth toy/truth.jsonl --json")
+    add("--media", required=True, help="folder of videos")
+    add("--truth", required=True, help="truth.jsonl of a toy world, or a cuts.json")
+
+
+def _model_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
+    add = verb("train", train, "corpus --out runs/first --init builtin: --steps 500")
+    add("corpus")
+    add("--out", required=True, help="the run folder; naming an old one resumes it")
+    add("--latents", default="default", help="name of the latent set")
+    add("--captions", help="a caption set of the corpus (default: the captions in the shards)")
+    add("--init", help="start from builtin: or a run folder")
+    add("--steps", type=int)
+    add = verb("train-eval", train_eval, "--run runs/first --json")
+    add("--run", required=True, help="a run folder, or builtin:")
+    add("--prompts", type=int, default=16)
+    add("--steps", type=int, default=20, help="sampling steps")
+    add = verb("sample", sample, '--prompt "a red circle moves left" --size 96x64 --frames 17 --out red.mp4')
+    add("--prompt", required=True)
+    add("--checkpoint", default="builtin:", help="builtin: or a run folder")
+    add("--size", default="96x64", help="WIDTHxHEIGHT in pixels")
+    add("--frames", type=int, default=17, help="1 + 4k; 1 makes an image")
+    add("--fps", type=float, default=8.0)
+    add("--steps", type=int, default=30)
+    add("--cfg", type=float, default=4.0, help="classifier-free guidance scale")
+    add("--seed", type=int, default=0)
+    add("--out", default="sample.mp4", help="the .mp4 (or, for one frame, .png) to write")
+    add = verb("captioner train", captioner_train, "--toyworld toy --out my-captioner")
+    add("--toyworld", required=True, help="folder made by framemill toyworld")
+    add("--out", required=True)
+    add = verb("captioner eval", captioner_eval, "--toyworld toy-heldout --json")
+    add("--toyworld", required=True)
+    add("--captioner", default="builtin:")
+    add = verb("vae train", vae_train, "--media toy/videos my-clips --out my-vae")
+    add("--media", required=True, nargs="+", help="folders of videos and images")
+    add("--out", required=True)
+    add = verb("vae eval", vae_eval, "--media my-clips --json")
+    add("--media", required=True)
+    add("--vae", default="builtin:")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parses, runs the verb, and turns an error into one line and an exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:2] == ["train", "eval"]:
+        words[:2] = ["train-eval"]
+    args = _parser().parse_args(words)
+    try:
+        return int(args.function(args))
+    except FramemillError as error:
+        if args.debug:
+            raise
+        print(f"framemill: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError | ConfigError) else 1
+    except KeyboardInterrupt:
+        print("framemill: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
