@@ -222,10 +222,10 @@ def _short(shot: Shot, rng: np.random.Generator) -> str:
     noun = words.noun(thing, with_size=rng.random() < 0.5)
     if shot.is_image:
         place = words.any(PLACE_PHRASES[thing.place]) if thing.place else ""
-        forms = (f"{noun} on {words.background(shot)}", f"{noun} {place}", f"{place}, {noun}")
-        return _sentence(words.any(forms if place else forms[:1]))
+        still = (f"{noun} on {words.background(shot)}", f"{noun} {place}", f"{place}, {noun}")
+        return _sentence(words.any(still if place else still[:1]))
     finite, participle = words.any(MOTION_FINITE[thing.motion]), words.any(MOTION_PARTICIPLE[thing.motion])
-    forms = (
+    forms: tuple[str, ...] = (
         f"{noun} {finite}",
         f"{noun} {participle}",
         f"{noun} {participle} on {words.background(shot)}",
@@ -282,8 +282,8 @@ def _object_clause(thing: ToyObject, words: _Words, is_image: bool) -> str:
     noun = words.noun(thing)
     place = words.any(PLACE_PHRASES[thing.place]) if thing.place else ""
     if is_image:
-        forms = (f"{noun} is seen {place}", f"there is {noun} {place}", f"{place}, there is {noun}")
-        return words.any(forms if place else forms[:2]).strip()
+        still = (f"{noun} is seen {place}", f"there is {noun} {place}", f"{place}, there is {noun}")
+        return words.any(still if place else still[:2]).strip()
     finite, participle = words.any(MOTION_FINITE[thing.motion]), words.any(MOTION_PARTICIPLE[thing.motion])
     forms: tuple[str, ...] = (
         f"{noun} {finite} {place}",

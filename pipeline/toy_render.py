@@ -124,8 +124,8 @@ def _background_tones(
     world_y = _world_axis(height_px, camera_y, scale) / period_px  # [T, H]
     sharpness = (period_px * scale / softness_px)[:, None]  # [T, 1]
     if shot.texture == "checkered":
-        wave_x = _square_wave(world_x / 2 + shot.phase, sharpness * 2)  # [T, W]
-        wave_y = _square_wave(world_y / 2 + shot.phase, sharpness * 2)  # [T, H]
+        wave_x = _square_wave(world_x / 2 + np.float32(shot.phase), sharpness * 2)  # [T, W]
+        wave_y = _square_wave(world_y / 2 + np.float32(shot.phase), sharpness * 2)  # [T, H]
         wave = wave_y[:, :, None] * wave_x[:, None, :]  # [T, H, W]
     else:
         diagonal = (
