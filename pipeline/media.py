@@ -1,21 +1,162 @@
-"""The only code that touches a codec: media files in, frames with times out, and small videos written.
+"""The only code that touches a video codec: files in, upright frames with times out, and small videos written.
 
-In: a local path. Out: `MediaInfo`, decoded frames in display orientation, or an encoded file.
-Never: a network protocol, a playlist, a seek whose result is not checked, or a process that has imported
-torch (PyAV's frame threads and torch can hang at exit), which is why callers go through `pipeline.sandbox`.
+In: a local path. Out: `MediaInfo`, frames in display orientation and display order, or an encoded file.
+Times are seconds after the first frame. Never: a network protocol, a playlist, a damaged frame passed on as a
+good one, or a process that has imported torch (PyAV's frame threads and torch can hang at exit): everything
+outside the decoding child goes through `pipeline.sandbox`. Stills are read by `pipeline.stills`.
 """
 
-from __future__ import annotations
-
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation
 
-from pipeline.errors import UsageError
+from pipeline.errors import MediaError, UsageError
+from pipeline.fingerprint import hamming, perceptual_hash
+
+# Containers that carry their own pictures. Playlists (hls, concat, dash) can name other files and hosts.
+FORMATS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,av1,obu,ivf,gif,apng,flv,live_flv,asf,"
+    "ogg,mxf,nut,dv,rm,wtv,yuv4mpegpipe"
+)
+OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+SEEK_AFTER_S = 4.0  # spans that begin earlier are decoded from the start: a seek saves nothing
+SEEK_BITS = 16  # a sought frame further than this from the expected hash (of 64 bits) is not trusted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInfo:
+    """What the header says. Size is as displayed; frame counts in headers are not worth reading."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    rotation: int  # degrees counter-clockwise, already applied to width and height
+    fps: float  # 0 when the header has no rate
+    duration_s: float  # declared for the video stream; 0 when unknown
+    has_audio: bool
+
+
+@dataclass(slots=True, kw_only=True)
+class Damage:
+    """What a decode had to leave out."""
+
+    dropped: int = 0  # packets or frames that could not be trusted
+    size_change: str = ""  # the picture size changed: the frames from there on are left out
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture; pixels are converted only when asked for, scaled inside the converter."""
+
+    index: int
+    time_s: float
+    rotation: int
+    picture: av.VideoFrame
+
+    def yuv(self, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Upright planes at about this display size: luma [H, W], chroma [H/2, W/2] twice; 8 bit, full range."""
+        width_px, height_px = self._coded(width_px, height_px)
+        small = self.picture.reformat(
+            width_px,
+            height_px,
+            "yuv420p",
+            interpolation=Interpolation.FAST_BILINEAR,
+            dst_color_range="JPEG",
+            threads=1,
+        )
+        y, u, v = (_plane(plane) for plane in small.planes)
+        return self._upright(y), self._upright(u), self._upright(v)
+
+    def luma(self, width_px: int, height_px: int) -> np.ndarray:
+        """Upright 8-bit full-range luma [H, W]."""
+        width_px, height_px = self._coded(width_px, height_px)
+        small = self.picture.reformat(
+            width_px, height_px, "gray", interpolation=Interpolation.AREA, dst_color_range="JPEG", threads=1
+        )
+        return self._upright(_plane(small.planes[0]))
+
+    def rgb(self, width_px: int, height_px: int, crop: Sequence[float] = (0.0, 0.0, 1.0, 1.0)) -> np.ndarray:
+        """Upright uint8 RGB [H, W, 3] of a part of the picture: crop is x, y, w, h as fractions of it."""
+        picture = self.picture
+        if tuple(crop) != (0.0, 0.0, 1.0, 1.0):
+            pixels = self._upright(picture.to_ndarray(format="rgb24"))  # [H0, W0, 3]
+            high, wide, _ = pixels.shape
+            x, y = round(crop[0] * wide), round(crop[1] * high)
+            w, h = max(1, round(crop[2] * wide)), max(1, round(crop[3] * high))
+            part = np.ascontiguousarray(pixels[y : y + h, x : x + w])  # [h, w, 3]
+            return _rgb(av.VideoFrame.from_ndarray(part, format="rgb24"), width_px, height_px)
+        return self._upright(_rgb(picture, *self._coded(width_px, height_px)))
+
+    def _coded(self, width_px: int, height_px: int) -> tuple[int, int]:
+        return (height_px, width_px) if self.rotation % 180 else (width_px, height_px)
+
+    def _upright(self, pixels: np.ndarray) -> np.ndarray:
+        return np.rot90(pixels, self.rotation // 90) if self.rotation else pixels
+
+
+def probe(path: str | Path) -> MediaInfo:
+    """What the header says, with the rotation that the first frame carries."""
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        rotation = 0
+        for frame in _decoded(container, stream, Damage()):
+            rotation = _quarter(frame.rotation)
+            break
+        return _info(container, stream, rotation)
+
+
+def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 0) -> Iterator[Frame]:
+    """Every good frame, in order, with strictly increasing times that begin at 0.
+
+    `damage` is filled as it goes. After damage everything up to the next keyframe is left out; which frames
+    those are depends on the thread count, so a caller that sees damage decodes again with `threads=1`.
+    """
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        declared = stream.codec_context.width * stream.codec_context.height
+        if declared > max_pixels:
+            raise MediaError(f"too many pixels: {declared}", expected=f"at most {max_pixels} per frame")
+        _set_threads(stream, threads)
+        yield from _timed(container, stream, damage)
+
+
+def read_span(
+    path: str | Path,
+    times_s: Sequence[float],
+    crop: Sequence[int],
+    width_px: int,
+    height_px: int,
+    *,
+    max_pixels: int,
+    expected_phash: int | None = None,
+) -> np.ndarray:
+    """The frames shown at these (ascending) times: uint8 [T, H, W, 3] RGB of `crop`, [x, y, w, h] display pixels.
+
+    With `expected_phash` (hash of the clip's first filmstrip frame) it seeks, and believes what it finds only when
+    the first frame looks like it: some streams give garbage after a seek without any error. Otherwise, and for
+    spans near the start, it decodes from the first frame.
+    """
+    info = probe(path)
+    part = [v / side for v, side in zip(crop, (info.width, info.height) * 2, strict=True)]  # now fractions
+    size = (width_px, height_px)
+    if expected_phash is not None and times_s[0] > SEEK_AFTER_S:
+        found = _pick(_sought(path, times_s[0], max_pixels), times_s, part, size)
+        if found and hamming(perceptual_hash(found[0]), expected_phash) <= SEEK_BITS:
+            return np.stack(found)  # [T, H, W, 3]
+    damage = Damage()
+    found = _pick(decode(path, damage, max_pixels=max_pixels), times_s, part, size)
+    if damage.dropped:
+        found = _pick(decode(path, Damage(), max_pixels=max_pixels, threads=1), times_s, part, size)
+    if not found:
+        raise MediaError(f"no frame at {times_s[0]:.3f} s")
+    return np.stack(found)  # [T, H, W, 3]
 
 
 def write_video(
@@ -23,7 +164,7 @@ def write_video(
 ) -> None:
     """Encode uint8 RGB frames [H, W, 3] (even sizes) to H.264 in MP4: atomic, and the same bytes every time."""
     final = Path(path)
-    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    temporary = final.with_name(f".tmp-{os.getpid()}-{final.name}")
     try:
         with av.open(
             str(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}
@@ -50,3 +191,162 @@ def write_video(
         os.replace(temporary, final)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _open(path: str | Path) -> av.container.InputContainer:
+    file = Path(path)
+    if not file.is_file():
+        raise MediaError("no such file")
+    if file.stat().st_size == 0:
+        raise MediaError("empty file")
+    try:
+        return av.open(f"file:{file}", container_options=OPEN_OPTIONS, metadata_errors="replace")
+    except (av.FFmpegError, ValueError) as error:
+        with file.open("rb") as stream:
+            if stream.read(12)[4:8] == b"ftyp":
+                raise MediaError("no index: the moov box is missing or damaged") from error
+        raise MediaError("not a video: no known container inside") from error
+
+
+def _video_stream(container: av.container.InputContainer, path: str | Path) -> av.VideoStream:
+    """The first stream of moving pictures; cover art is not one."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            if stream.codec_context is None:
+                raise MediaError("no decoder for the video stream")
+            return stream
+    raise MediaError("no video stream")
+
+
+def _info(container: av.container.InputContainer, stream: av.VideoStream, rotation: int) -> MediaInfo:
+    aspect = float(stream.sample_aspect_ratio or 1)
+    if not 0.1 < aspect < 10:  # a damaged header
+        aspect = 1.0
+    width, height = round(stream.codec_context.width * aspect), stream.codec_context.height
+    declared = stream.duration * stream.time_base if stream.duration and stream.time_base else 0
+    return MediaInfo(
+        container=container.format.name,
+        codec=stream.codec_context.codec.canonical_name,
+        width=height if rotation % 180 else width,
+        height=width if rotation % 180 else height,
+        rotation=rotation % 360,
+        fps=float(stream.average_rate or stream.guessed_rate or 0),
+        duration_s=float(declared),
+        has_audio=bool(container.streams.audio),
+    )
+
+
+def _set_threads(stream: av.VideoStream, threads: int) -> None:
+    stream.thread_type = "AUTO"
+    stream.codec_context.thread_count = threads
+
+
+def _quarter(degrees: int) -> int:
+    return round(degrees / 90) % 4 * 90
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.VideoStream, damage: Damage
+) -> Iterator[av.VideoFrame]:
+    """Frames as the decoder gives them; after damage nothing until the next keyframe."""
+    waiting = False
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            pictures = packet.decode()
+        except StopIteration:
+            return
+        except av.EOFError:
+            return
+        except av.InvalidDataError:
+            damage.dropped += 1
+            waiting = True
+            continue
+        except av.FFmpegError as error:
+            raise MediaError(f"cannot decode: {error.strerror}") from error
+        for picture in pictures:
+            if picture.is_corrupt or (waiting and not picture.key_frame):
+                damage.dropped += 1
+                waiting = True
+                continue
+            waiting = False
+            yield picture
+
+
+def _timed(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[Frame]:
+    step_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
+    origin_s, last_s, size = 0.0, -step_s, None
+    for index, picture in enumerate(_decoded(container, stream, damage)):
+        if size is None:
+            size = (picture.width, picture.height)
+            origin_s = _seconds(picture) or 0.0
+        if (picture.width, picture.height) != size:
+            damage.size_change = (
+                f"picture size changes from {size[0]}x{size[1]} to {picture.width}x{picture.height}"
+            )
+            return
+        shown_s = _seconds(picture)
+        time_s = last_s + step_s if shown_s is None else shown_s - origin_s
+        if index and time_s <= last_s:  # timestamps that stand still or start again
+            time_s = last_s + step_s
+        last_s = time_s if index else 0.0
+        yield Frame(index, last_s, _quarter(picture.rotation), picture)
+
+
+def _sought(path: str | Path, time_s: float, max_pixels: int) -> Iterator[Frame]:
+    """Frames from a keyframe at or before `time_s` on; nothing when there is no trustworthy one."""
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        if stream.codec_context.width * stream.codec_context.height > max_pixels or stream.time_base is None:
+            return
+        _set_threads(stream, 0)
+        first = next(_decoded(container, stream, Damage()), None)
+        if first is None or (origin_s := _seconds(first)) is None:
+            return
+        try:
+            container.seek(int((origin_s + time_s) / stream.time_base), stream=stream)
+        except av.FFmpegError:
+            return
+        damage = Damage()
+        for index, picture in enumerate(_decoded(container, stream, damage)):
+            shown_s = _seconds(picture)
+            fresh = index or (
+                picture.key_frame and shown_s is not None and shown_s <= origin_s + time_s + 1e-3
+            )
+            if shown_s is None or not fresh or damage.dropped or picture.width != first.width:
+                return
+            yield Frame(index, shown_s - origin_s, _quarter(picture.rotation), picture)
+
+
+def _pick(
+    frames: Iterator[Frame], times_s: Sequence[float], crop: Sequence[float], size: tuple[int, int]
+) -> list[np.ndarray]:
+    """The picture on screen at each time: the last frame that begins at or before it (within 1 ms)."""
+    found: list[np.ndarray] = []
+    shown: Frame | None = None
+    for frame in frames:
+        due = sum(time_s < frame.time_s - 1e-3 for time_s in times_s[len(found) :])
+        if due:
+            found += [(shown or frame).rgb(*size, crop)] * due
+        if len(found) == len(times_s):
+            return found
+        shown = frame
+    if shown is not None:
+        found += [shown.rgb(*size, crop)] * (len(times_s) - len(found))
+    return found
+
+
+def _seconds(picture: av.VideoFrame) -> float | None:
+    return (
+        None if picture.pts is None or picture.time_base is None else float(picture.pts * picture.time_base)
+    )
+
+
+def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _rgb(picture: av.VideoFrame, width_px: int, height_px: int) -> np.ndarray:
+    flags = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
+    return picture.reformat(width_px, height_px, "rgb24", interpolation=int(flags), threads=1).to_ndarray()
