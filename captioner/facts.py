@@ -30,7 +30,7 @@ from pipeline.toy_captions import (
     TEXTURE_TAILS,
     Phrases,
 )
-from pipeline.toy_scene import BACKGROUND_RGB, OBJECT_RGB, TEXT_WORDS, Fact
+from pipeline.toy_scene import OBJECT_RGB, TEXT_WORDS, Fact
 
 
 class _Lexicon:
@@ -56,7 +56,8 @@ _MOTION = _Lexicon(MOTION_FINITE, MOTION_PARTICIPLE, MOTION_PASSIVE)
 _PLACE = _Lexicon(PLACE_PHRASES)
 _TEXT = _Lexicon({word: (word.lower(),) for word in TEXT_WORDS})
 _OBJECT = re.compile(
-    rf"\b(?:(?P<size>{_SIZE.alternatives}) )?(?P<colour>{_COLOUR.alternatives}) (?P<shape>{_SHAPE.alternatives})\b"
+    rf"\b(?:(?P<size>{_SIZE.alternatives}) )?"
+    rf"(?P<colour>{_COLOUR.alternatives}) (?P<shape>{_SHAPE.alternatives})\b"
 )
 _NOUN = _alternatives(BACKGROUND_NOUNS)
 _QUALITY = rf"(?:{_TEXTURE.alternatives}|{_COLOUR.alternatives}(?! {_SHAPE.alternatives}\b))"

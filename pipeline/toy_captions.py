@@ -237,7 +237,12 @@ def _short(shot: Shot, rng: np.random.Generator) -> str:
     if shot.camera != "still":  # then the camera is what happens
         camera = words.any(CAMERA_PHRASES[shot.camera])
         relation = "on" if shot.camera.startswith("zoom") else "past"
-        forms = (f"the {camera} {relation} {noun}", f"{noun}, while the {camera}")
+        forms = (
+            f"the {camera} {relation} {noun}",
+            f"{noun}, while the {camera}",
+            f"{noun} {finite} while the {camera}",
+            f"the {camera}, {noun} {participle}",
+        )
     elif len(shot.objects) == 2 and rng.random() < 0.6:
         other, other_motion = shot.objects[1], words.any(MOTION_FINITE[shot.objects[1].motion])
         forms = (

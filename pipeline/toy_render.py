@@ -119,13 +119,13 @@ def _background_tones(
     if shot.texture == "gradient":
         ramp = np.linspace(255, 0, height_px) if shot.slope > 0 else np.linspace(0, 255, height_px)
         return np.broadcast_to(ramp.astype(np.uint8)[None, :, None], (1, height_px, width_px)).copy()
-    period_px = shot.period * min(width_px, height_px)
+    period_px = np.float32(shot.period * min(width_px, height_px))
     world_x = _world_axis(width_px, camera_x, scale) / period_px  # [T, W], in periods
     world_y = _world_axis(height_px, camera_y, scale) / period_px  # [T, H]
     sharpness = (period_px * scale / softness_px)[:, None]  # [T, 1]
     if shot.texture == "checkered":
-        wave_x = _square_wave(world_x / 2 + np.float32(shot.phase), sharpness * 2)  # [T, W]
-        wave_y = _square_wave(world_y / 2 + np.float32(shot.phase), sharpness * 2)  # [T, H]
+        wave_x = _square_wave(world_x / np.float32(2) + np.float32(shot.phase), sharpness * 2)  # [T, W]
+        wave_y = _square_wave(world_y / np.float32(2) + np.float32(shot.phase), sharpness * 2)  # [T, H]
         wave = wave_y[:, :, None] * wave_x[:, None, :]  # [T, H, W]
     else:
         diagonal = (
