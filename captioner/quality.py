@@ -25,8 +25,6 @@ _OPENER = re.compile(
     re.I,
 )
 _REFUSAL = re.compile(r"\b(?:i['’]m sorry|i am sorry|as an ai|i (?:can ?not|can['’]t|am unable))\b", re.I)
-    r"\b(?:i['’]m sorry|i am sorry|as an ai|i (?:can ?not|can['’]t|am unable))\b", re.I
-)
 _MARKUP = re.compile(r"<[^>\s][^>]*>|```|\*\*|^#+ |https?://|\ufffd", re.MULTILINE)
 
 FLAGS: dict[str, str] = {  # every flag that `caption_flags` can give, and what it says

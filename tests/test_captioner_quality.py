@@ -73,16 +73,7 @@ def test_statistics_of_nothing() -> None:
 
 
 def test_words_and_quantiles() -> None:
-    assert words("A well-known dog’s bowl, 3_4") == [
-        "a",
-        "well-known",
-        "dog’s",
-        "bowl",
-        "2",
-        "x",
-        "3",
-        "4",
-    ]
+    assert words("A well-known dog’s bowl, 3_4") == ["a", "well-known", "dog’s", "bowl", "3", "4"]
     assert quantile([1, 2, 4], 0.5) == 2
     assert quantile([1, 2, 4], 0.75) == 3
     assert quantile([5], 0.95) == 5
