@@ -97,6 +97,12 @@ def test_no_phrase_means_two_values() -> None:
         ("The camera holds still.", "motion", set()),
         ("The camera pans to the left past a red box.", "camera", {("camera", "pan left")}),
         ("The backdrop is blue and striped.", "background", {("colour", "blue"), ("texture", "striped")}),
+        (
+            "A red ring rises and a white disc sinks.",
+            "motion",
+            {("red ring", "moving up"), ("white circle", "moving down")},
+        ),
+        ("A grey background and red star.", "background", {("colour", "grey")}),
         ("A backdrop with a red star on it.", "background", set()),
         ("A dog runs across a field at dusk.", "object", set()),
     ],
