@@ -1,1 +1,1 @@
-"""Latent shards in, checkpoints and samples out. Never imports ray."""
+"""Latent shards in, a trained text-to-video model and its samples out; never imports ray or av."""

@@ -1,0 +1,67 @@
+"""Every knob of training and sampling, as frozen dataclasses of plain scalars; saved as RUN/config.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The shape of a VideoDiT. `channels` and `text_dim` come from the latents and the text encoder."""
+
+    channels: int = 16
+    text_dim: int = 192
+    width: int = 256
+    depth: int = 8
+    heads: int = 4
+    mlp_ratio: int = 4
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ConfigError(
+                f"model.width {self.width} cannot be split over {self.heads} heads",
+                expected="an even number of channels per head",
+                fix="--set model.heads=… so that width / heads is even",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run. A step is one pack of at most `tokens_per_pack` tokens."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    text_encoder: str = "builtin:"
+    init: str = ""  # "" = from scratch, "builtin:" or a run folder = start from its EMA weights
+    seed: int = 0
+    steps: int = 2000
+    tokens_per_pack: int = 6144
+    compute_dtype: str = "bfloat16"  # autocast; "float32" = none
+
+    # optimiser
+    lr: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 100
+    decay_share: float = 0.3  # the last share of the steps, over which the rate falls linearly to 0
+    clip_norm: float = 1.0
+    ema_sigma_rel: float = 0.10  # EDM2 Eq. 121–127: width of the averaged window as a share of the run
+
+    # diffusion: t = sigmoid(mean + std·n) pushed towards noise by `shift`·sqrt(tokens / shift_tokens)
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    shift: float = 1.0
+    shift_tokens: int = 128
+
+    # captions: shares of the three texts (normalised over those that a clip has) and of none at all
+    detailed_share: float = 0.6
+    short_share: float = 0.35
+    original_share: float = 0.05
+    caption_dropout: float = 0.1
+
+    # validation and checkpoints
+    val_share: float = 0.03
+    val_samples: int = 48
+    val_every: int = 250
+    checkpoint_every: int = 500
+    keep_checkpoints: int = 2
