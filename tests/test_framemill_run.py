@@ -1,0 +1,184 @@
+"""The whole data side through the command line: resume, re-judge, re-caption, executors, kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from framemill import main
+from pipeline.corpus import Corpus
+from pipeline.toyworld import ToyWorldConfig, render_corpus
+
+SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
+SHARDS = ["--set", "encode.samples_per_shard=4"]
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four short toy videos, two images, a broken file and an exact copy."""
+    folder = tmp_path_factory.mktemp("raw")
+    config = ToyWorldConfig(videos=4, images=2, seed=5, min_shots=1, max_shots=3, duplicate_share=0.0)
+    render_corpus(folder, config)
+    (folder / "broken.mp4").write_bytes(b"not a video at all")
+    (folder / "copy.mp4").write_bytes((folder / "videos" / "v000000.mp4").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus made by one undisturbed local run."""
+    out = tmp_path_factory.mktemp("done") / "corpus"
+    assert run(raw, out) == 0
+    return out
+
+
+def run(raw: Path, out: Path, *more: str) -> int:
+    words = ["run", str(raw), "--out", str(out), "--max-failed", "0.5", *SMALL, *SHARDS, *more]
+    return main(words)
+
+
+def stages(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
+    """Stage → tasks run, from the JSON object that the last command printed."""
+    result = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    return {row["stage"]: row["tasks"] for row in result["stages"]}
+
+
+def contents(corpus: Path) -> dict[str, bytes]:
+    """Every file of a corpus but hidden ones."""
+    files = (p for p in sorted(corpus.rglob("*")) if p.is_file() and not p.name.startswith("."))
+    return {str(p.relative_to(corpus)): p.read_bytes() for p in files}
+
+
+@contextmanager
+def undecodable(raw: Path) -> Iterator[None]:
+    """Inside, the sources cannot be opened: whoever decodes fails."""
+    moved = raw.with_name("moved-away")
+    raw.rename(moved)
+    try:
+        yield
+    finally:
+        moved.rename(raw)
+
+
+def test_totals_add_up(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(done), "--json"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    sources, clips = counts["sources"], counts["clips"]
+    assert sources["total"] == 8 == sum(sources["status"].values()) + sources["pending"]
+    assert sources["status"] == {"failed": 1, "ok": 7}
+    assert len(sources["reasons"]) == 1
+    assert sources["copies"] == 1
+    assert clips["total"] == sum(clips["status"].values()) + clips["pending"]
+    kept = clips["status"]["kept"]
+    assert counts["captions"]["builtin"]["total"] == kept
+    assert counts["latents"]["default"]["samples"] == kept
+
+
+def test_the_same_command_again_runs_nothing(
+    raw: Path, done: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = contents(done)
+    assert run(raw, done, "--json") == 0
+    ran = stages(capsys)
+    assert {k: v for k, v in ran.items() if k != "report"} == {
+        "analyze": 0,
+        "judge": 0,
+        "caption": 0,
+        "encode": 0,
+    }
+    assert contents(done) == before
+
+
+def test_two_runs_give_the_same_bytes(raw: Path, done: Path, tmp_path: Path) -> None:
+    assert run(raw, tmp_path / "again") == 0
+    assert contents(tmp_path / "again") == contents(done)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_ray_gives_the_same_bytes(raw: Path, done: Path, tmp_path: Path) -> None:
+    assert run(raw, tmp_path / "ray", "--executor", "ray") == 0
+    assert contents(tmp_path / "ray") == contents(done)
+
+
+def test_a_changed_threshold_decodes_nothing_to_judge(
+    raw: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = copy_of(done, tmp_path)
+    with undecodable(raw):
+        assert main(["judge", str(corpus), "--set", "judge.min_s=2.5", "--max-failed", "0.5", "--json"]) == 0
+    assert stages(capsys) == {"judge": 1}
+    reasons = Corpus(str(corpus)).judged()["reasons"].to_pylist()
+    assert sum(bool(r) for r in reasons) > sum(
+        bool(r) for r in Corpus(str(done)).judged()["reasons"].to_pylist()
+    )
+
+
+def test_another_captioner_neither_decodes_nor_encodes(
+    raw: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = copy_of(done, tmp_path)
+    truth = f"truth:{raw / 'truth.jsonl'}"
+    assert run(raw, corpus, "--captioner", truth, "--json") == 0
+    ran = stages(capsys)
+    assert ran["analyze"] == 0
+    assert ran["encode"] == 0
+    assert ran["caption"] > 0
+    assert {"builtin", "truth"} <= {p.name for p in (corpus / "captions").iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after_s", [2.0, 6.0, 9.0])
+def test_a_killed_driver_leaves_nothing_half_written(
+    raw: Path, done: Path, tmp_path: Path, after_s: float
+) -> None:
+    out = tmp_path / "corpus"
+    words = ["run", str(raw), "--out", str(out), "--max-failed", "0.5", *SMALL, *SHARDS]
+    driver = subprocess.Popen([sys.executable, "-m", "framemill", *words], start_new_session=True)
+    time.sleep(after_s)
+    os.killpg(driver.pid, signal.SIGKILL)
+    driver.wait()
+    complete = contents(done)
+    for name, data in contents(out).items():  # what bears a final name is whole
+        if name.endswith((".parquet", ".tar")) and name in complete:
+            assert data == complete[name], name
+    assert run(raw, out) == 0
+    assert contents(out) == complete
+
+
+def test_ten_lines_of_webdataset_read_the_shards(done: Path) -> None:
+    import webdataset
+
+    shards = sorted(str(p) for p in (done / "latents" / "default").glob("*.tar"))
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    kept = [r for r in Corpus(str(done)).judged().to_pylist() if r["status"] == "kept"]
+    assert sorted(s["json"]["clip_id"] for s in samples) == [r["clip_id"] for r in kept]
+    for found in samples:
+        latent, facts = found["latent.npy"], found["json"]
+        assert latent.dtype == np.float16
+        assert list(latent.shape) == facts["latent_shape"]
+        assert facts["captions"]["detailed"]
+
+
+def test_every_table_reads_with_plain_parquet(done: Path) -> None:
+    parts = list(done.rglob("*.parquet"))
+    assert {p.parent.name for p in parts} >= {"sources", "clips", "strips", "builtin", "parts"}
+    for part in parts:
+        assert pq.read_table(part).num_rows >= 0
+
+
+def copy_of(corpus: Path, into: Path) -> Path:
+    for name, data in contents(corpus).items():
+        target = into / "corpus" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return into / "corpus"
