@@ -25,13 +25,12 @@ def toyworld(args: Args) -> int:
     """Render a toy world: real H.264 videos and images with exact truth (cuts, facts, captions)."""
     from pathlib import Path
 
+    from pipeline.config import load
     from pipeline.progress import progress_bar
     from pipeline.toyworld import ToyWorldConfig, render_corpus
 
-    shots = (1, 1) if args.single_shot else (ToyWorldConfig().min_shots, ToyWorldConfig().max_shots)
-    config = ToyWorldConfig(
-        videos=args.videos, images=args.images, seed=args.seed, min_shots=shots[0], max_shots=shots[1]
-    )
+    chosen = [f"videos={args.videos}", f"images={args.images}", f"seed={args.seed}"]
+    config = load(ToyWorldConfig(), args.config, [*chosen, *args.set])
     with progress_bar("toyworld", "files") as report:
         render_corpus(
             Path(args.out), config, progress=lambda done, total: report(done, total, {}), workers=args.workers
@@ -340,7 +339,6 @@ def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
     add("--videos", type=int, default=12)
     add("--images", type=int, default=4)
     add("--seed", type=int, default=0)
-    add("--single-shot", action="store_true", help="one shot a video")
     add("--workers", type=int, default=1, help="processes (the bytes do not depend on it)")
 
     def staged(name: str, function: Callable[[Args], int], example: str) -> Add:
