@@ -56,7 +56,8 @@ def discover(paths: Sequence[str]) -> Discovered:
             expected=f"files like {', '.join(sorted(MEDIA_SUFFIXES)[:6])}, …",
         )
     rows = [_row(uri, taken[uri]) for uri in sorted(taken)]
-    return Discovered(inputs=tables.from_rows(rows, tables.INPUTS), ignored=tuple(sorted(ignored)))
+    left_out = tuple(sorted(set(ignored) - set(taken)))
+    return Discovered(inputs=tables.from_rows(rows, tables.INPUTS), ignored=left_out)
 
 
 def _row(uri: str, info: FileInfo) -> dict[str, object]:
