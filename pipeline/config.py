@@ -24,7 +24,12 @@ class ShotConfig:
     """How frame differences become shot boundaries (pipeline/shots.py)."""
 
     detector: str = "framemill"
-    min_shot_s: float = 0.3
+    min_shot_s: float = 0.3  # of two boundaries closer than this the surer one stays
+    cut_threshold: float = 0.2  # difference between the frames around a hard cut
+    cut_ratio: float = 2.3  # and how many times the changes nearby it must be
+    dissolve_change: float = 0.12  # colour difference across a gradual change
+    dissolve_unlike: float = 0.35  # 1 - correlation of the pictures before and after it
+    dissolve_straightness: float = 0.6  # net change over the sum of its steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,14 +53,17 @@ class JudgeConfig:
 
     min_s: float = 0.8
     max_s: float = 60.0
-    min_side_px: int = 32
-    max_aspect: float = 4.0
-    min_motion: float = 0.0
-    min_sharpness: float = 0.0
+    min_side_px: int = 32  # of the active picture, without bars
+    max_aspect: float = 4.0  # long side over short side of the active picture
+    min_motion: float = 0.0  # long sides a second
+    min_sharpness: float = 1.0
+    min_luma: float = 0.02
+    min_contrast: float = 0.01
     max_static_ratio: float = 0.95
     max_black_ratio: float = 0.5
+    max_flicker: float = 0.05
     dedup: bool = True
-    phash_distance: int = 8
+    phash_distance: float = 4.8  # bits; see pipeline/dedup.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

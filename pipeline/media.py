@@ -8,7 +8,7 @@ outside the decoding child goes through `pipeline.sandbox`. Stills are read by `
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class Damage:
     """What a decode had to leave out."""
 
     dropped: int = 0  # packets or frames that could not be trusted
+    gaps: list[int] = field(default_factory=list)  # indices of the frames that follow what was left out
     size_change: str = ""  # the picture size changed: the frames from there on are left out
 
 
@@ -276,7 +277,7 @@ def _decoded(
 
 def _timed(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[Frame]:
     step_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-    origin_s, last_s, size = 0.0, -step_s, None
+    origin_s, last_s, size, lost = 0.0, -step_s, None, 0
     for index, picture in enumerate(_decoded(container, stream, damage)):
         if size is None:
             size = (picture.width, picture.height)
@@ -291,6 +292,9 @@ def _timed(container: av.container.InputContainer, stream: av.VideoStream, damag
         if index and time_s <= last_s:  # timestamps that stand still or start again
             time_s = last_s + step_s
         last_s = time_s if index else 0.0
+        if damage.dropped > lost and index:
+            damage.gaps.append(index)
+        lost = damage.dropped
         yield Frame(index, last_s, _quarter(picture.rotation), picture)
 
 

@@ -1,0 +1,112 @@
+"""The analyze stage: input files → sources, clips and filmstrips. Each file is decoded once, in a sandboxed child.
+
+In: rows of the inputs table. Out: three parts under the task's key: strips, clips, and sources, which marks the task
+as done. A file that cannot be decoded becomes a `failed` source with the reason. Never: a codec in this process.
+"""
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline import tables
+from pipeline.config import AnalyzeConfig, Config, fingerprint
+from pipeline.corpus import INPUTS_PATH, Corpus, plan_tasks
+from pipeline.runner import Executor, RunSummary, run
+from pipeline.sandbox import Sandbox
+from pipeline.stage import Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.storage import local_path
+
+Rows = list[dict[str, Any]]
+
+
+class AnalyzeStage:
+    """One task is a few files. The decoding child lives as long as the worker."""
+
+    name = "analyze"
+    version = 1
+
+    def __init__(self, config: AnalyzeConfig) -> None:
+        self.config = config
+        self.resources = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
+        self._box: Sandbox | None = None
+
+    def setup(self) -> None:
+        self._box = Sandbox(deadline_s=self.config.deadline_s, memory_gb=self.config.memory_gb)
+
+    def process(self, task: Task) -> TaskResult:
+        sources: Rows = []
+        clips: dict[str, dict[str, Any]] = {}  # by clip_id: files of equal content share their clips
+        strips: dict[str, dict[str, Any]] = {}
+        counts = {"ok": 0, "salvaged": 0, "failed": 0, "clips": 0}
+        for row in task.inputs.to_pylist():
+            source, found, shown = self._file(row)
+            sources.append(source)
+            counts[source["status"]] += 1
+            clips |= {clip["clip_id"]: clip for clip in found}
+            strips |= {strip["clip_id"]: strip for strip in shown}
+        counts["clips"] = len(clips)
+        parts = (
+            ("strips", strips.values(), tables.STRIPS),
+            ("clips", clips.values(), tables.CLIPS),
+            ("sources", sources, tables.SOURCES),  # last: the done-marker
+        )
+        outputs = tuple(
+            Output(
+                path=f"{folder}/{task.key}.parquet", data=tables.to_parquet(tables.from_rows(rows, schema))
+            )
+            for folder, rows, schema in parts
+        )
+        return TaskResult(outputs=outputs, counts=counts)
+
+    def _file(self, row: dict[str, Any]) -> tuple[dict[str, Any], Rows, Rows]:
+        """The source row, clip rows and strip rows of one input."""
+        known = {k: row[k] for k in ("source_key", "uri", "size_bytes")}
+        content = guard(partial(_source_id, row["uri"]))
+        if isinstance(content, Failure):
+            return known | {"status": "failed", "reason": content.reason}, [], []
+        known["source_id"] = content
+        found = guard(partial(self._analyze, row["uri"]))
+        if isinstance(found, Failure):
+            return known | {"status": "failed", "reason": found.reason}, [], []
+        ids = [_clip_id(content, clip) for clip in found.clips]
+        clips = [
+            clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, found.clips, strict=True)
+        ]
+        strips = [strip | {"clip_id": i} for i, strip in zip(ids, found.strips, strict=True)]
+        return known | found.source, clips, strips
+
+    def _analyze(self, uri: str) -> Any:
+        assert self._box is not None, "setup() comes first"
+        with local_path(uri) as path:
+            return self._box.analyze(path, self.config)
+
+
+def analyze_corpus(
+    corpus: Corpus,
+    inputs: pa.Table,
+    config: Config,
+    executor: Executor,
+    progress: Callable[[int, int, dict[str, int]], None],
+) -> RunSummary:
+    """Takes `inputs` as the corpus's files and analyzes those that no current part covers."""
+    stage = AnalyzeStage(config.analyze)
+    current = fingerprint(config.analyze, stage.version)
+    corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
+    corpus.record(config, stage.name, current)
+    done = set(corpus.sources()["source_key"].to_pylist())
+    tasks = plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
+    return run(stage, tasks, executor, corpus.root, progress)
+
+
+def _source_id(uri: str) -> str:
+    """First 16 hex of the content's sha256."""
+    with local_path(uri) as path, Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
+def _clip_id(source_id: str, clip: dict[str, Any]) -> str:
+    return f"{source_id}-{round(clip['start_s'] * 1000)}-{round(clip['end_s'] * 1000)}"
