@@ -46,7 +46,7 @@ class Block(nn.Module):
 
 def _shift(x: Tensor, steps: int) -> Tensor:
     """The first half of the channels comes from one time step earlier (zeros before the first)."""
-    by_step = x.unflatten(0, (-1, steps))  # [B, T', width, h, w]
+    by_step = x.reshape(-1, steps, *x.shape[1:])  # [B, T', width, h, w]
     half = x.shape[1] // 2
     past = F.pad(by_step[:, :-1, :half], (0, 0, 0, 0, 0, 0, 1, 0))
     return torch.cat([past, by_step[:, :, half:]], dim=2).flatten(0, 1)
@@ -70,7 +70,8 @@ class EncoderResidual(nn.Module):
         x = _enter(self.project(blocks.flatten(0, 1)), self.first, b, starts)
         for block in self.blocks:
             x = block(x, steps)
-        return self.head(x).unflatten(0, (b, steps))
+        x = self.head(x)
+        return x.reshape(b, steps, *x.shape[1:])
 
 
 class DecoderResidual(nn.Module):
@@ -97,8 +98,8 @@ class DecoderResidual(nn.Module):
         x = F.pixel_shuffle(self.widen(x), FINE)  # [B·T', fine_width, 2h, 2w]
         for block in self.fine_blocks:
             x = block(x, steps)
-        x = self.head(x)  # [B·T', 3·4·4·4, 2h, 2w]
-        return _fine_to_blocks(x).unflatten(0, (b, steps))
+        x = _fine_to_blocks(self.head(x))  # [B·T', 768, h, w]
+        return x.reshape(b, steps, *x.shape[1:])
 
 
 def _fine_to_blocks(x: Tensor) -> Tensor:
@@ -113,7 +114,7 @@ def _fine_to_blocks(x: Tensor) -> Tensor:
 def _enter(x: Tensor, first: Tensor, batch: int, starts: bool) -> Tensor:
     """Channels-last features `[B·T', width, h, w]` with the image step marked."""
     if starts:
-        by_step = x.unflatten(0, (batch, -1))
+        by_step = x.reshape(batch, -1, *x.shape[1:])
         x = torch.cat([by_step[:, :1] + first, by_step[:, 1:]], dim=1).flatten(0, 1)
     return x.contiguous(memory_format=torch.channels_last)
 

@@ -47,14 +47,16 @@ def from_blocks(blocks: Tensor, *, starts: bool) -> Tensor:
 
 def image_part(blocks: Tensor) -> Tensor:
     """One frame `[..., 192, h, w]` of blocks `[..., 768, h, w]` whose four frames are equal."""
-    frames = blocks.unflatten(-3, (3, STRIDE_T, STRIDE_S * STRIDE_S))
+    *lead, _, h, w = blocks.shape
+    frames = blocks.reshape(*lead, 3, STRIDE_T, STRIDE_S * STRIDE_S, h, w)
     return frames[..., 0, :, :, :].flatten(-4, -3)
 
 
 def image_block(image: Tensor) -> Tensor:
     """The inverse of `image_part`: a block that holds the frame four times."""
-    frame = image.unflatten(-3, (3, 1, STRIDE_S * STRIDE_S))
-    return frame.expand(*frame.shape[:-4], STRIDE_T, *frame.shape[-3:]).flatten(-5, -3)
+    *lead, _, h, w = image.shape
+    frame = image.reshape(*lead, 3, 1, STRIDE_S * STRIDE_S, h, w)
+    return frame.expand(*lead, 3, STRIDE_T, STRIDE_S * STRIDE_S, h, w).flatten(-5, -3)
 
 
 class LinearCodec(nn.Module):
@@ -152,6 +154,8 @@ def _align(image_basis: Tensor, image_moments: _Moments, video_basis: Tensor) ->
     (orthogonal Procrustes, Schönemann 1966): R = U Vᵀ of the cross-covariance of the two latents."""
     mean = image_moments.mean()
     covariance = image_moments.outer / image_moments.count - torch.outer(mean, mean)
-    held = video_basis.unflatten(1, (3, STRIDE_T, -1)).sum(2).flatten(1)  # [C, 192]: basis on a held frame
+    held = (
+        video_basis.reshape(-1, 3, STRIDE_T, STRIDE_S * STRIDE_S).sum(2).flatten(1)
+    )  # [C, 192]: held frames
     u, _, vh = torch.linalg.svd(held @ covariance @ image_basis.T)
     return (u @ vh) @ image_basis

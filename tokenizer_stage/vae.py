@@ -12,11 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.storage import Storage
 from tokenizer_stage.network import DecoderResidual, EncoderResidual
 from tokenizer_stage.pca import STRIDE_S, STRIDE_T, LinearCodec, from_blocks, to_blocks
 
@@ -117,6 +119,17 @@ class BuiltinVAE(nn.Module):
         return self.linear.decode(latents, starts=starts) + self.decoder(unit, starts=starts)
 
 
+def to_video(frames: np.ndarray) -> Tensor:
+    """uint8 `[T, H, W, 3]` → float `[3, T, H, W]` in [-1, 1]."""
+    return torch.from_numpy(frames.copy()).permute(3, 0, 1, 2).float() / 127.5 - 1.0
+
+
+def to_frames(video: Tensor) -> np.ndarray:
+    """float `[3, T, H, W]` in [-1, 1] → uint8 `[T, H, W, 3]`."""
+    levels = ((video.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+    return levels.permute(1, 2, 3, 0).contiguous().numpy()
+
+
 def check_video(video: Tensor, stride_t: int = STRIDE_T, stride_s: int = STRIDE_S) -> None:
     """Refuses what a VAE would silently drop: frames beyond 1 + 4k, pixels beyond a multiple of 8."""
     if video.ndim != 5 or video.shape[1] != 3:
@@ -171,14 +184,12 @@ def load_builtin(folder: Path) -> BuiltinVAE:
 def save_builtin(vae: BuiltinVAE, folder: Path, record: dict[str, object]) -> None:
     """Writes weights (trained ones in float16, bases and statistics in float32) and their record, which
     says how they were made. Each file appears whole."""
-    folder.mkdir(parents=True, exist_ok=True)
     trained = {name for name, _ in vae.named_parameters()}
     state = {
         key: (value.half() if key in trained else value).contiguous()
         for key, value in vae.state_dict().items()
     }
     text = json.dumps({"format": 1, "spec": asdict(vae.spec), **record}, indent=1)
-    save_file(state, folder / f".{WEIGHTS_NAME}")
-    (folder / f".{CONFIG_NAME}").write_text(text + "\n")
-    (folder / f".{WEIGHTS_NAME}").replace(folder / WEIGHTS_NAME)
-    (folder / f".{CONFIG_NAME}").replace(folder / CONFIG_NAME)
+    storage = Storage(str(folder))
+    storage.write_bytes(CONFIG_NAME, f"{text}\n".encode())
+    storage.write_bytes(WEIGHTS_NAME, save(state))

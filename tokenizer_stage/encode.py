@@ -1,0 +1,238 @@
+"""The encode stage: one planned shard in, one tar of latents and its index part out.
+
+In: kept clips (source, span, crop). Each is decoded once, at its target size, in the sandbox, encoded
+one by one (so that no latent depends on its neighbours) and stored as a raw posterior mean. A clip that
+cannot be decoded is a `failed` row with its reason. The tar is committed first, the part last; the
+index, which makes the set readable, when every part is there. Never normalises, never captions.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline import tables
+from pipeline.config import Config, EncodeConfig, fingerprint
+from pipeline.corpus import Corpus
+from pipeline.errors import MediaError, ModelError
+from pipeline.progress import Progress
+from pipeline.runner import Executor, RunSummary, run
+from pipeline.sandbox import Sandbox
+from pipeline.stage import Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.storage import local_path
+from tokenizer_stage.geometry import frame_rate, frame_times, target_geometry
+from tokenizer_stage.plan import CAPTION_COLUMNS, CLIP_COLUMNS, plan_shards
+from tokenizer_stage.shards import INDEX_NAME, INFO_NAME, LatentsInfo, Sample, info_to_toml, write_shard
+
+STAGE_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """What of a clip is encoded: frame times and the crop and size of each frame, in source pixels."""
+
+    times_s: tuple[float, ...]
+    fps: float
+    crop: tuple[int, int, int, int]
+    width_px: int
+    height_px: int
+
+
+def span_of(row: dict[str, Any], config: EncodeConfig, stride_s: int) -> Span:
+    """The span of a clip row under a config: the geometry of its active picture, times from its start."""
+    x, y, width, height = row["crop"]
+    geometry = target_geometry(width, height, config.area_px, stride_s)
+    fps = frame_rate(config.fps, row["fps"])
+    left, top, crop_width, crop_height = geometry.crop
+    return Span(
+        times_s=tuple(frame_times(row["start_s"], row["end_s"], fps, config.max_frames)),
+        fps=fps,
+        crop=(x + left, y + top, crop_width, crop_height),
+        width_px=geometry.width_px,
+        height_px=geometry.height_px,
+    )
+
+
+def read_frames(box: Sandbox, path: str, row: dict[str, Any], span: Span) -> np.ndarray:
+    """The frames of a span, uint8 `[T, H, W, 3]`."""
+    return box.read_span(
+        path,
+        kind=row["kind"],
+        times_s=span.times_s,
+        crop=span.crop,
+        width_px=span.width_px,
+        height_px=span.height_px,
+        expected_phash=row["phash"][0] if row["phash"] else None,
+    )
+
+
+@dataclass(slots=True, kw_only=True)
+class EncodeStage:
+    """Encodes planned shards. `vae_sha256` is the VAE that the plan was made for."""
+
+    config: EncodeConfig
+    vae_sha256: str
+    name: str = "encode"
+    version: int = STAGE_VERSION
+    resources: Resources = field(default_factory=lambda: Resources(cpus=1.0, memory_gb=3.0))
+    _vae: Any = None
+    _box: Any = None
+
+    def setup(self) -> None:
+        import torch
+
+        from tokenizer_stage.vae import load_vae
+
+        torch.set_num_threads(1)  # rounding depends on the number of threads
+        self._vae, self._box = load_vae(self.config.vae), Sandbox()
+        if self._vae.weights_sha256 != self.vae_sha256:
+            raise ModelError(
+                f"VAE {self.config.vae} here has weights {self._vae.weights_sha256[:12]}…",
+                expected=f"{self.vae_sha256[:12]}…, as planned",
+                fix="give every worker the same weights",
+            )
+
+    def process(self, task: Task) -> TaskResult:
+        rows = task.inputs.to_pylist()
+        shard = rows[0]["shard"]
+        samples: list[Sample] = []
+        failed: list[dict[str, Any]] = []
+        for uri, clips in groupby(rows, key=lambda row: row["uri"]):
+            clips_of_file = list(clips)
+            found = guard(partial(self._encode_file, uri, clips_of_file))
+            results = [found] * len(clips_of_file) if isinstance(found, Failure) else found
+            for row, result in zip(clips_of_file, results, strict=True):
+                if isinstance(result, Failure):
+                    failed.append(_failed_row(row, result.reason))
+                else:
+                    samples.append(result)
+        tar, index = write_shard(samples, shard)
+        part = tables.from_rows(sorted(index + failed, key=lambda r: r["clip_id"]), tables.INDEX)
+        folder = f"latents/{self.config.name}"
+        return TaskResult(
+            outputs=(
+                Output(path=f"{folder}/{shard}", data=tar),
+                Output(path=f"{folder}/parts/{task.key}.parquet", data=tables.to_parquet(part)),
+            ),
+            counts={"ok": len(samples), "failed": len(failed)},
+        )
+
+    def _encode_file(self, uri: str, rows: list[dict[str, Any]]) -> list[Sample | Failure]:
+        with local_path(uri) as path:
+            return [guard(partial(self._encode_clip, str(path), row)) for row in rows]
+
+    def _encode_clip(self, path: str, row: dict[str, Any]) -> Sample:
+        from tokenizer_stage.vae import to_video
+
+        span = span_of(row, self.config, self._vae.stride_s)
+        frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]
+        latent = self._vae.encode(to_video(frames)[None])[0].half().numpy()  # [C, T', h, w]
+        if not np.isfinite(latent).all():
+            raise MediaError("its latent is not finite", fix="report the file and the VAE")
+        record = {name: row[name] for name in ("clip_id", "source_id", "kind", "start_s", "end_s", "signals")}
+        record |= {
+            "source_width": row["width"],
+            "source_height": row["height"],
+            "first_frame_s": span.times_s[0],
+            "fps": span.fps,
+            "frames": len(frames),
+            "crop": list(span.crop),
+            "width_px": span.width_px,
+            "height_px": span.height_px,
+            "captions": {name: row[name] for name in CAPTION_COLUMNS},
+            "vae": self._vae.id,
+            "vae_sha256": self._vae.weights_sha256,
+        }
+        return Sample(latent=latent, record=record)
+
+
+def encode_corpus(corpus: Corpus, config: Config, executor: Executor, progress: Progress) -> RunSummary:
+    """Brings the latent set `config.encode.name` up to date with the kept clips; does only what is open."""
+    from tokenizer_stage.vae import load_vae
+
+    vae = load_vae(config.encode.vae)
+    name, stage = config.encode.name, EncodeStage(config=config.encode, vae_sha256=vae.weights_sha256)
+    encode_fingerprint = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
+    corpus.record(config, f"latents/{name}", encode_fingerprint)
+    tasks = plan_shards(
+        kept_clips(corpus, config.caption.captioner), config.encode.samples_per_shard, encode_fingerprint
+    )
+    folder = f"latents/{name}"
+    done = _drop_stale(corpus, folder, tasks)
+    info = LatentsInfo(
+        vae=config.encode.vae,
+        vae_sha256=vae.weights_sha256,
+        channels=vae.channels,
+        stride_t=vae.stride_t,
+        stride_s=vae.stride_s,
+        mean=tuple(vae.mean.tolist()),
+        std=tuple(vae.std.tolist()),
+        fps=config.encode.fps,
+        max_frames=config.encode.max_frames,
+        area_px=config.encode.area_px,
+    )
+    summary = run(stage, [t for t in tasks if t.key not in done], executor, corpus.root, progress)
+    if not summary.lost and not corpus.storage.exists(f"{folder}/{INDEX_NAME}"):
+        _finish(corpus, folder, tasks, info)
+    return summary
+
+
+def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
+    """A plan row for every kept clip, with captions where there are any."""
+    judged = corpus.judged()
+    kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
+    clips = corpus.clips()
+    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=kept.combine_chunks()))
+    uris = {
+        r["source_id"]: r["uri"] for r in reversed(corpus.sources().select(["source_id", "uri"]).to_pylist())
+    }
+    captions = {row["clip_id"]: row for row in _captions(corpus, captioner)}
+    none = dict.fromkeys(CAPTION_COLUMNS)
+    return [
+        row
+        | {"uri": uris[row["source_id"]]}
+        | {name: captions.get(row["clip_id"], none)[name] for name in CAPTION_COLUMNS}
+        for row in clips.select(CLIP_COLUMNS).to_pylist()
+    ]
+
+
+def _captions(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
+    """The captions that are baked into the samples: the configured captioner's, when it has run."""
+    names = [s.removeprefix("captions/") for s in corpus.fingerprints() if s.startswith("captions/")]
+    rows = [row for name in sorted(names) for row in corpus.captions(name).to_pylist()]
+    return [row for row in rows if row["status"] == "ok" and row["captioner"] == captioner]
+
+
+def _drop_stale(corpus: Corpus, folder: str, tasks: list[Task]) -> set[str]:
+    """Deletes what the plan no longer holds: the index first, parts before tars, so that at any instant
+    a part means that its tar is whole and its own. Returns the keys that are done."""
+    planned = {task.key for task in tasks}
+    shards = {task.inputs["shard"][0].as_py() for task in tasks}
+    parts = {n.removesuffix(".parquet") for n in corpus.storage.list(f"{folder}/parts", ".parquet")}
+    if parts != planned:
+        corpus.storage.delete(f"{folder}/{INDEX_NAME}")
+    for key in sorted(parts - planned):
+        corpus.storage.delete(f"{folder}/parts/{key}.parquet")
+    for shard in set(corpus.storage.list(folder, ".tar")) - shards:
+        corpus.storage.delete(f"{folder}/{shard}")
+    return parts & planned
+
+
+def _finish(corpus: Corpus, folder: str, tasks: list[Task], info: LatentsInfo) -> None:
+    """Writes latents.toml and, last, the index of all parts: from now on the set can be read."""
+    parts = [
+        tables.from_parquet(corpus.storage.read_bytes(f"{folder}/parts/{task.key}.parquet"), tables.INDEX)
+        for task in tasks
+    ]
+    index = pa.concat_tables([tables.INDEX.empty_table(), *parts]).sort_by("clip_id")
+    corpus.storage.write_bytes(f"{folder}/{INFO_NAME}", info_to_toml(info))
+    corpus.storage.write_bytes(f"{folder}/{INDEX_NAME}", tables.to_parquet(index))
+
+
+def _failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
+    known = {name: row[name] for name in ("clip_id", "source_id", "kind", "shard")}
+    return known | {"status": "failed", "reason": reason}

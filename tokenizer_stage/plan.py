@@ -1,0 +1,78 @@
+"""Which clip goes into which shard: a function of the clips alone.
+
+In: the kept clips, the shard size, the encode fingerprint. Out: one task a shard. A clip's shard is a
+hash of its id modulo a power of two, so a few clips more or less rewrite only the shards they fall in
+(all of them when the power of two changes). Captions are carried along but are no part of a shard's key:
+new captions never re-encode. Opens no file.
+"""
+
+import hashlib
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import fingerprint
+from pipeline.corpus import part_key
+from pipeline.stage import Task
+from pipeline.tables import CAPTIONS, CLIPS
+
+CAPTION_COLUMNS = ("short", "detailed", "original", "captioner")
+CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
+    "clip_id",
+    "source_id",
+    "kind",
+    "start_s",
+    "end_s",
+    "fps",
+    "width",
+    "height",
+    "crop",
+    "signals",
+    "phash",
+)
+PLAN = pa.schema(
+    [
+        pa.field("shard", pa.string()),
+        pa.field("uri", pa.string()),
+        *(CLIPS.field(name) for name in CLIP_COLUMNS),
+        *(CAPTIONS.field(name) for name in CAPTION_COLUMNS),
+    ]
+)
+
+
+def shard_count(clips: int, samples_per_shard: int) -> int:
+    """The smallest power of two that holds the clips at this many a shard, on average."""
+    count = 1
+    while count * samples_per_shard < clips:
+        count *= 2
+    return count
+
+
+def shard_name(clip_id: str, shards: int) -> str:
+    """The shard a clip falls in."""
+    number = int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8], "big") % shards
+    return f"shard-{number:06d}.tar"
+
+
+def plan_shards(rows: list[dict[str, Any]], samples_per_shard: int, encode_fingerprint: str) -> list[Task]:
+    """A task for every shard that is not empty, in shard order; clips in clip id order inside.
+
+    `rows` have the columns of PLAN but `shard`.
+    """
+    shards = shard_count(len(rows), samples_per_shard)
+    by_shard: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda r: r["clip_id"]):
+        name = shard_name(row["clip_id"], shards)
+        by_shard.setdefault(name, []).append(row | {"shard": name})
+    return [
+        Task(
+            key=part_key(encode_fingerprint, [name, *(_row_hash(row) for row in members)]),
+            inputs=pa.Table.from_pylist(members, schema=PLAN),
+        )
+        for name, members in sorted(by_shard.items())
+    ]
+
+
+def _row_hash(row: dict[str, Any]) -> str:
+    """Everything of a clip that its sample depends on; not where its file lies, nor its captions."""
+    return fingerprint({name: row[name] for name in CLIP_COLUMNS})
