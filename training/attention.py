@@ -16,7 +16,9 @@ from torch.nn import functional as F
 
 from training.layout import Layout, Segments
 
-TIME_UNITS_PER_S = 2.0  # one latent step of the default rule (4 frames at 8 fps) = one rotary unit, as one token
+TIME_UNITS_PER_S = (
+    2.0  # one latent step of the default rule (4 frames at 8 fps) = one rotary unit, as one token
+)
 WRITTEN_OUT_SCORES = 512 * 512  # above this many scores a head, memory counts more than speed
 ROPE_BASE = 256.0  # longest wavelength 2π·256 tokens: longer than any side or clip in tokens we train on
 
@@ -37,7 +39,7 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, queries: Segments, keys: 
     ]
     q_sizes, k_sizes = [n * q_len for n, q_len, _ in runs], [n * k_len for n, _, k_len in runs]
     outputs = []  # split, not slices: the gradient of a slice is a whole tensor of zeros
-    parts = zip(runs, q.split(q_sizes), k.split(k_sizes), v.split(k_sizes), strict=True)
+    parts = zip(runs, torch.split(q, q_sizes), torch.split(k, k_sizes), torch.split(v, k_sizes), strict=True)
     for (count, _, _), q_run, k_run, v_run in parts:
         out = _attend(_batched(q_run, count), _batched(k_run, count), _batched(v_run, count))
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # [count·q_len, heads, d]
@@ -57,7 +59,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def _batched(packed: Tensor, count: int) -> Tensor:
-    return packed.unflatten(0, (count, -1)).transpose(1, 2)
+    return packed.reshape(count, -1, *packed.shape[1:]).transpose(1, 2)
 
 
 def rotary_table(layout: Layout, head_dim: int) -> tuple[Tensor, Tensor]:

@@ -28,12 +28,23 @@ class ModelConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FlowConfig:
+    """t = sigmoid(mean + std·n), pushed towards noise by `shift`·sqrt(tokens / shift_tokens)."""
+
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    shift: float = 1.0
+    shift_tokens: int = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
     """One training run. A step is one pack of at most `tokens_per_pack` tokens."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    flow: FlowConfig = field(default_factory=FlowConfig)
     text_encoder: str = "builtin:"
-    init: str = ""  # "" = from scratch, "builtin:" or a run folder = start from its EMA weights
+    init: str = ""  # "" = from scratch; "builtin:" or a run folder = start from its EMA weights
     seed: int = 0
     steps: int = 2000
     tokens_per_pack: int = 6144
@@ -45,15 +56,9 @@ class TrainConfig:
     warmup_steps: int = 100
     decay_share: float = 0.3  # the last share of the steps, over which the rate falls linearly to 0
     clip_norm: float = 1.0
-    ema_sigma_rel: float = 0.10  # EDM2 Eq. 121–127: width of the averaged window as a share of the run
+    ema_sigma_rel: float = 0.10  # width of the averaged window as a share of the run (EDM2)
 
-    # diffusion: t = sigmoid(mean + std·n) pushed towards noise by `shift`·sqrt(tokens / shift_tokens)
-    logit_mean: float = 0.0
-    logit_std: float = 1.0
-    shift: float = 1.0
-    shift_tokens: int = 128
-
-    # captions: shares of the three texts (normalised over those that a clip has) and of none at all
+    # captions: shares of the three texts (normalised over those that a clip has), and of none at all
     detailed_share: float = 0.6
     short_share: float = 0.35
     original_share: float = 0.05
@@ -65,3 +70,11 @@ class TrainConfig:
     val_every: int = 250
     checkpoint_every: int = 500
     keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        if self.compute_dtype not in ("bfloat16", "float32"):
+            raise ConfigError(f"compute_dtype {self.compute_dtype!r}", expected="bfloat16 or float32")
+        if not 0 <= self.val_share < 1 or not 0 <= self.caption_dropout <= 1:
+            raise ConfigError(
+                f"val_share {self.val_share}, caption_dropout {self.caption_dropout}", expected="0…1"
+            )

@@ -154,7 +154,7 @@ def _modulate(x: Tensor, shift: Tensor, scale: Tensor, token_row: Tensor) -> Ten
 
 def _segment_means(x: Tensor, segments: Segments) -> Tensor:
     """Mean of each segment of x [M, D] → [S, D]."""
-    return torch.stack([part.mean(0) for part in x.split(list(segments.lengths))])
+    return torch.stack([part.mean(0) for part in torch.split(x, list(segments.lengths))])
 
 
 def _sinusoids(times: Tensor) -> Tensor:
