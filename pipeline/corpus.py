@@ -123,9 +123,9 @@ class Corpus:
         parts = [rows for _, rows in self._analyzed()]
         return pa.concat_tables([tables.SOURCES.empty_table(), *parts]).sort_by("uri")
 
-    def clips(self) -> pa.Table:
-        """A row a clip, sorted by clip_id. Files of equal content share their clips."""
-        return self._of_sources("clips", tables.CLIPS)
+    def clips(self, clip_ids: Iterable[str] | None = None) -> pa.Table:
+        """A row a clip, all or only these, sorted by clip_id. Files of equal content share their clips."""
+        return self._of_sources("clips", tables.CLIPS, clip_ids)
 
     def strips(self, clip_ids: Iterable[str] | None = None) -> pa.Table:
         """Filmstrips sorted by clip_id: all, or only those of these clips."""
@@ -157,12 +157,17 @@ class Corpus:
         return found
 
     def _of_sources(self, folder: str, schema: pa.Schema, clip_ids: Iterable[str] | None = None) -> pa.Table:
+        """Rows of the parts that hold current sources; with ids, only parts with sources of theirs are read."""
         asked = None if clip_ids is None else pa.array(sorted(set(clip_ids)), pa.string())
         parts = [schema.empty_table()]
         for key, sources in self._analyzed():
+            current = sources["source_id"]
+            if asked is not None:
+                current = current.filter(pc.is_in(current, value_set=_source_ids(asked)))
+            if not len(current):
+                continue
             rows = self._table(f"{folder}/{key}.parquet", schema)
-            ids = pc.utf8_slice_codeunits(rows["clip_id"], 0, 16)  # the source_id leads the clip_id
-            mask = pc.is_in(ids, value_set=sources["source_id"])
+            mask = pc.is_in(_source_ids(rows["clip_id"]), value_set=current)
             if asked is not None:
                 mask = pc.and_(mask, pc.is_in(rows["clip_id"], value_set=asked))
             parts.append(rows.filter(mask))
@@ -172,6 +177,11 @@ class Corpus:
         if not self.storage.exists(rel):
             return schema.empty_table()
         return tables.from_parquet(self.storage.read_bytes(rel), schema)
+
+
+def _source_ids(clip_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """The source_id that leads each clip_id."""
+    return pc.utf8_slice_codeunits(clip_ids, 0, 16)
 
 
 def _unique(rows: pa.Table, id_column: str) -> pa.Table:
