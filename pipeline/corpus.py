@@ -157,7 +157,7 @@ class Corpus:
         return found
 
     def _of_sources(self, folder: str, schema: pa.Schema, clip_ids: Iterable[str] | None = None) -> pa.Table:
-        """Rows of the parts that hold current sources; with ids, only parts with sources of theirs are read."""
+        """Rows of the parts that hold current sources; with ids, only of parts that hold sources of theirs."""
         asked = None if clip_ids is None else pa.array(sorted(set(clip_ids)), pa.string())
         parts = [schema.empty_table()]
         for key, sources in self._analyzed():
