@@ -1,0 +1,152 @@
+"""Captioners by name.
+
+    builtin:                    the one in this repository; builtin:DIR one of your own training
+    truth:FILE                  an oracle for toy worlds: what truth.jsonl says of the shot
+    coca:MODEL/TAG              an open_clip CoCa, frame by frame           (captioner.foreign)
+    hf:REPO                     a transformers image-text-to-text model     (captioner.foreign)
+    openai:URL#MODEL            any server with an OpenAI-like chat API     (captioner.served)
+
+In: filmstrips. Out: for each, a `Caption` or the `Failure` that says why there is none. A missing model
+is a ModelError; nothing is downloaded unless its name was given.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from captioner.data import Filmstrip, read_truth, strip_pixels
+from pipeline.errors import MediaError, ModelError
+from pipeline.stage import Failure, guard
+
+MAX_TOKENS = 112
+SHORT_PROMPT = "Describe the main subject of this clip and what it does, in one sentence of at most 12 words."
+DETAILED_PROMPT = (
+    "These are frames of one clip, in order. Describe it in 40 to 80 words: every visible subject with its "
+    "colour, size and place, what moves and in which direction, the background, and what the camera does. "
+    "Name only what can be seen. Plain sentences, no introduction."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caption:
+    """Two captions of one clip. `confidence` is the mean token log-probability, `alignment` the cosine of
+    clip and caption; None where the captioner does not know it."""
+
+    short: str
+    detailed: str
+    confidence: float | None = None
+    alignment: float | None = None
+
+
+class Captioner(Protocol):
+    """`dir_name` is its folder under captions/; `weights_sha256` changes when its captions may."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dir_name(self) -> str: ...
+    @property
+    def weights_sha256(self) -> str: ...
+    def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
+        """One answer a strip, in order."""
+
+
+def load_captioner(name: str, max_tokens: int = MAX_TOKENS) -> Captioner:
+    """The captioner of that name, with its weights loaded."""
+    kind, colon, argument = name.partition(":")
+    if kind == "coca" and colon:
+        from captioner.foreign import CocaCaptioner
+
+        return CocaCaptioner(argument, max_tokens)
+    if kind == "hf" and colon:
+        from captioner.foreign import HfCaptioner
+
+        return HfCaptioner(argument, max_tokens)
+    if kind == "openai" and colon:
+        from captioner.served import ServedCaptioner
+
+        return ServedCaptioner(argument, max_tokens)
+    if kind == "truth" and argument:
+        return TruthCaptioner(argument)
+    if kind == "builtin" and colon:
+        return BuiltinCaptioner(argument, max_tokens)
+    raise ModelError(
+        f"no captioner is called {name!r}",
+        expected="builtin:, builtin:DIR, truth:FILE, coca:MODEL/TAG, hf:REPO or openai:URL#MODEL",
+    )
+
+
+def folder_name(kind: str, argument: str) -> str:
+    """A safe folder name that differs for different arguments: "hf-qwen-vl-1a2b3c"."""
+    if not argument:
+        return kind
+    readable = re.sub(r"[^a-z0-9]+", "-", argument.lower()).strip("-")[-40:].strip("-")
+    return f"{kind}-{readable}-{hashlib.sha256(argument.encode()).hexdigest()[:6]}"
+
+
+class BuiltinCaptioner:
+    """This repository's VideoCoCa. It knows the toy world only."""
+
+    def __init__(self, folder: str = "", max_tokens: int = MAX_TOKENS) -> None:
+        from captioner.generate import caption_videos
+        from captioner.model import BUILTIN_DIR, load_model
+
+        self._caption_videos: Callable[..., list[Any]] = caption_videos
+        self._model = load_model(Path(folder) if folder else BUILTIN_DIR)
+        self._max_tokens = max_tokens
+        self.name = f"builtin:{folder}"
+        self.dir_name = folder_name("builtin", folder)
+        self.weights_sha256: str = self._model.weights_sha256
+
+    def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
+        sizes = self._model.config
+        videos = [
+            guard(lambda strip=strip: strip_pixels(strip, sizes.image_px, sizes.max_frames))  # type: ignore[misc]
+            for strip in strips
+        ]
+        sound = [video for video in videos if not isinstance(video, Failure)]
+        made = iter(self._caption_videos(self._model, sound, self._max_tokens))
+        return [video if isinstance(video, Failure) else _from_strip(next(made)) for video in videos]
+
+
+def _from_strip(made: Any) -> Caption:
+    return Caption(
+        short=made.short.text,
+        detailed=made.detailed.text,
+        confidence=made.detailed.log_probability,
+        alignment=made.alignment,
+    )
+
+
+class TruthCaptioner:
+    """Answers from truth.jsonl: the captions of the shot that a clip overlaps most."""
+
+    def __init__(self, path: str) -> None:
+        truth = Path(path)
+        if truth.name != "truth.jsonl":
+            raise ModelError(f"truth:{path}", expected="the truth.jsonl of a toy world")
+        self._shots: dict[str, list[dict[str, Any]]] = {}
+        for row in read_truth(truth.parent):
+            self._shots.setdefault(row["source_id"], []).extend(row["shots"])
+        self.name = f"truth:{path}"
+        self.dir_name = "truth"
+        self.weights_sha256 = hashlib.sha256(truth.read_bytes()).hexdigest()
+
+    def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
+        return [guard(lambda strip=strip: self._look_up(strip)) for strip in strips]  # type: ignore[misc]
+
+    def _look_up(self, strip: Filmstrip) -> Caption:
+        shots = self._shots.get(strip.source_id, [])
+        if strip.kind == "image" and shots:
+            return Caption(short=shots[0]["short"], detailed=shots[0]["detailed"])
+
+        def overlap_s(shot: dict[str, Any]) -> float:
+            return float(min(shot["end_s"], strip.end_s) - max(shot["start_s"], strip.start_s))
+
+        best = max(shots, key=overlap_s, default=None)
+        if best is None or overlap_s(best) < 0.5 * (strip.end_s - strip.start_s):
+            raise MediaError(f"no shot of the truth covers half of clip {strip.clip_id}")
+        return Caption(short=best["short"], detailed=best["detailed"])

@@ -1,0 +1,268 @@
+"""The built-in captioner: open_clip's CoCa, made to watch video.
+
+In: frames uint8 [B, T, 3, S, S] (letterboxed, T ≤ 8, one frame for an image) and their times [B, T].
+Out: an embedding of the clip, embeddings of texts, and next-token logits. Never reads a file except its own
+weights, never downloads.
+
+VideoCoCa (https://arxiv.org/abs/2212.04979) sends frames one by one through CoCa's image tower and all their
+tokens together into its two poolers. Without temporal positions such a model cannot tell a clip from the
+same clip reversed, so here learned temporal positions are added and, after each of the last
+`time_layers` spatial layers, every place attends over time. Of CoCa (https://arxiv.org/abs/2205.01917) two
+things are changed: patches come from four strided convolutions, which learn shapes from far fewer clips
+than one 16×16 projection, and a text is pooled at its `<end>` token, which unlike open_clip's appended CLS
+does not depend on how far the batch is padded.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from open_clip.coca_model import CoCa
+from open_clip.transformer import ResidualAttentionBlock
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captioner.tokenizer import END_ID, PAD_ID, CaptionTokenizer
+from pipeline.errors import ModelError
+
+FORMAT_VERSION = 1
+BUILTIN_DIR = Path(__file__).parent / "weights"
+WEIGHTS_NAME, CONFIG_NAME, TOKENIZER_NAME = "builtin.safetensors", "builtin.json", "builtin.tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptionerConfig:
+    """Sizes of the model. `image_px` is the side of the square a frame is letterboxed into."""
+
+    vocab_size: int
+    image_px: int = 128
+    max_frames: int = 8
+    width: int = 192
+    heads: int = 6
+    layers: int = 3
+    time_layers: int = 2
+    text_layers: int = 2
+    decoder_layers: int = 3
+    pool_queries: int = 32
+    context_length: int = 128
+
+
+class ConvStem(nn.Sequential):
+    """Frames [N, 3, S, S] → patches [N, width, S/16, S/16] by four strided 3×3 convolutions."""
+
+    def __init__(self, width: int) -> None:
+        sizes = (3, 32, 64, 128, width)
+        layers: list[nn.Module] = []
+        for before, after in pairwise(sizes):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+        super().__init__(*layers[:-1])  # no activation before the positions are added
+
+
+class VideoCoCa(CoCa):  # type: ignore[misc]
+    """CoCa over filmstrips. Its tokenizer and the hashes of what was loaded travel with the model:
+    `text_sha256` covers only what `encode_text_tokens` depends on."""
+
+    def __init__(self, config: CaptionerConfig, tokenizer: CaptionTokenizer) -> None:
+        width, heads = config.width, config.heads
+        vision = {
+            "image_size": config.image_px,
+            "patch_size": 16,
+            "width": width,
+            "head_width": width // heads,
+            "layers": config.layers,
+            "attentional_pool": "parallel",
+            "attn_pooler_queries": config.pool_queries,
+            "attn_pooler_heads": heads,
+            "output_tokens": True,
+        }
+        text = {
+            "vocab_size": config.vocab_size,
+            "width": width,
+            "heads": heads,
+            "context_length": config.context_length,
+            "pad_id": PAD_ID,
+            "eos_id": END_ID,
+            "pool_type": "eos",
+            "output_tokens": True,
+        }
+        decoder = {"width": width, "heads": heads, "context_length": config.context_length}
+        super().__init__(
+            width,
+            multimodal_cfg={**decoder, "layers": config.decoder_layers},
+            text_cfg={**text, "layers": config.text_layers},
+            vision_cfg=vision,
+            pad_id=PAD_ID,
+        )
+        self.config = config
+        self.tokenizer = tokenizer
+        self.weights_sha256 = self.text_sha256 = ""
+        self.visual.conv1 = ConvStem(width)
+        self.time_blocks = nn.ModuleList(
+            ResidualAttentionBlock(width, heads) for _ in range(config.time_layers)
+        )
+        self.time_embedding = nn.Parameter(torch.empty(config.max_frames, width))
+        self._init_new_parameters()
+
+    def _init_new_parameters(self) -> None:
+        """What open_clip leaves at PyTorch's default or, for the decoder's output, uninitialised."""
+        nn.init.normal_(self.time_embedding, std=0.02)
+        nn.init.normal_(self.text_decoder.text_projection, std=self.config.width**-0.5)
+        for name, weight in self.time_blocks.named_parameters():  # at the start, other frames change nothing
+            if name.endswith(("out_proj.weight", "c_proj.weight")):
+                nn.init.zeros_(weight)
+
+    # -- video ------------------------------------------------------------------------------------
+
+    def encode_video(self, frames: Tensor, times_s: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames uint8 [B, T, 3, S, S], times [B, T] → normalised embedding [B, D], tokens [B, Q, D]."""
+        batch, count = frames.shape[:2]
+        pixels = frames.flatten(0, 1).float() / 127.5 - 1.0  # [B*T, 3, S, S]
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        x = self.visual._embeds(pixels)  # [B*T, 1+P, D]; the class token is one more place
+        when = self._time_positions(times_s).flatten(0, 1).unsqueeze(1)  # [B*T, 1, D]
+        first_timed = len(self.visual.transformer.resblocks) - len(self.time_blocks)
+        for index, block in enumerate(self.visual.transformer.resblocks):
+            x = block(x)
+            if index >= first_timed:
+                if index == first_timed:
+                    x = x + when
+                x = self._over_time(self.time_blocks[index - first_timed], x, batch, count)
+        x = x.view(batch, -1, x.shape[-1])  # [B, T*(1+P), D]
+        pooled, tokens = self.visual._pool(x)  # [B, 1, D], [B, Q, D]
+        return F.normalize(pooled[:, 0] @ self.visual.proj, dim=-1), tokens
+
+    def _time_positions(self, times_s: Tensor) -> Tensor:
+        """[B, T] → [B, T, D]: the table read at the frame's place between the first and the last time."""
+        span = (times_s[:, -1:] - times_s[:, :1]).clamp_min(1e-6)  # [B, 1]
+        place = (times_s - times_s[:, :1]) / span * (self.config.max_frames - 1)  # [B, T] in 0 … 7
+        low = place.floor().long().clamp(0, self.config.max_frames - 2)
+        share = (place - low).unsqueeze(-1)  # [B, T, 1]
+        return self.time_embedding[low] * (1 - share) + self.time_embedding[low + 1] * share
+
+    @staticmethod
+    def _over_time(block: nn.Module, x: Tensor, batch: int, count: int) -> Tensor:
+        """Lets each place attend over the T frames. x [B*T, P, D]."""
+        places = x.shape[1]
+        x = block(x.view(batch, count, places, -1).transpose(1, 2).flatten(0, 1))  # [B*P, T, D]
+        return x.view(batch, places, count, -1).transpose(1, 2).flatten(0, 1)  # [B*T, P, D]
+
+    # -- text -------------------------------------------------------------------------------------
+
+    def encode_ids(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids [B, L] → normalised embedding [B, D] and features of every token [B, L, D]. open_clip's own
+        forward takes only texts of the full context length."""
+        tower, length = self.text, ids.shape[1]
+        x = tower.token_embedding(ids) + tower.positional_embedding[:length]  # [B, L, D]
+        x = tower.ln_final(tower.transformer(x, attn_mask=tower.attn_mask[:length, :length]))
+        end = (ids == END_ID).int().argmax(1)  # [B]
+        pooled = x[torch.arange(len(ids), device=ids.device), end] @ tower.text_projection  # [B, D]
+        return F.normalize(pooled, dim=-1), x
+
+    def predict(self, video_tokens: Tensor, text_features: Tensor) -> Tensor:
+        """Next-token logits [B, L, V]."""
+        return self.text_decoder(video_tokens, text_features)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Normalised embeddings [B, D], comparable with `encode_video`'s by dot product."""
+        return self.encode_ids(self.tokenizer.encode_batch(texts).to(self.logit_scale.device))[0]
+
+    @torch.inference_mode()
+    def encode_text_tokens(self, texts: Sequence[str]) -> list[Tensor]:
+        """Features of each text's own tokens, [L_i, D] each, from the unimodal text tower."""
+        ids = self.tokenizer.encode_batch(texts).to(self.logit_scale.device)  # [B, L]
+        features = self.encode_ids(ids)[1]  # [B, L, D]
+        lengths = (ids != PAD_ID).sum(1).tolist()
+        return [row[:length].clone() for row, length in zip(features, lengths, strict=True)]
+
+
+def losses(model: VideoCoCa, frames: Tensor, times_s: Tensor, texts: Sequence[Tensor]) -> dict[str, Tensor]:
+    """CoCa's two losses for one batch of clips, averaged over its caption sets (ids [B, L] each)."""
+    video, tokens = model.encode_video(frames, times_s)
+    labels = torch.arange(len(frames), device=frames.device)
+    scale = model.logit_scale.exp().clamp(max=100.0)
+    contrastive = captioning = torch.zeros((), device=frames.device)
+    for ids in texts:
+        text, features = model.encode_ids(ids)
+        scores = (scale * video @ text.T).float()  # [B, B]
+        contrastive = contrastive + (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels)) / 2
+        logits = model.predict(tokens, features[:, :-1])  # [B, L-1, V]
+        captioning = captioning + F.cross_entropy(
+            logits.flatten(0, 1).float(), ids[:, 1:].flatten(), ignore_index=PAD_ID
+        )
+    return {"contrastive": contrastive / len(texts), "captioning": captioning / len(texts)}
+
+
+# -- weights ----------------------------------------------------------------------------------------
+
+
+def save_model(model: VideoCoCa, folder: Path, training: dict[str, Any]) -> str:
+    """Writes weights (float16), tokenizer and, last, the JSON that names their hashes. Returns the hash."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
+    weights = save(tensors)
+    digest = hashlib.sha256(weights).hexdigest()
+    description = {
+        "format_version": FORMAT_VERSION,
+        "model": asdict(model.config),
+        "weights_sha256": digest,
+        "text_sha256": hashlib.sha256(
+            save({name: value for name, value in tensors.items() if name.startswith("text.")})
+            + model.tokenizer.definition.encode()
+        ).hexdigest(),
+        "tokenizer_sha256": hashlib.sha256(model.tokenizer.definition.encode()).hexdigest(),
+        "training": training,
+    }
+    for name, data in (
+        (WEIGHTS_NAME, weights),
+        (TOKENIZER_NAME, model.tokenizer.definition.encode()),
+        (CONFIG_NAME, (json.dumps(description, indent=1) + "\n").encode()),
+    ):
+        temporary = folder / f".{name}.tmp"
+        temporary.write_bytes(data)
+        temporary.replace(folder / name)
+    return digest
+
+
+def load_model(folder: Path) -> VideoCoCa:
+    """The model in a folder that `save_model` wrote, checked against its hashes, in float32, ready to use."""
+    try:
+        description = json.loads((folder / CONFIG_NAME).read_text())
+        weights = (folder / WEIGHTS_NAME).read_bytes()
+        definition = (folder / TOKENIZER_NAME).read_text()
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"no captioner in {folder}: {error.filename} is missing",
+            fix="framemill captioner train --out DIR",
+        ) from error
+    if description.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"captioner format {description.get('format_version')} in {folder}", expected=f"{FORMAT_VERSION}"
+        )
+    digest = hashlib.sha256(weights).hexdigest()
+    if digest != description["weights_sha256"]:
+        raise ModelError(
+            f"{folder / WEIGHTS_NAME} does not match {CONFIG_NAME}",
+            expected=f"sha256 {description['weights_sha256']}",
+            fix="restore the two files from one training run",
+        )
+    config = CaptionerConfig(**description["model"])
+    model = VideoCoCa(config, CaptionTokenizer(definition, config.context_length))
+    try:
+        model.load_state_dict({name: value.float() for name, value in load(weights).items()})
+    except (SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{folder / WEIGHTS_NAME} does not fit its config: {error}") from error
+    model.weights_sha256, model.text_sha256 = digest, description["text_sha256"]
+    return model.eval().requires_grad_(False)
+
+
+def load_builtin() -> VideoCoCa:
+    """The captioner that comes with the repository."""
+    return load_model(BUILTIN_DIR)

@@ -1,0 +1,123 @@
+"""The caption stage: filmstrips in, a part of the captions table out.
+
+In: clip ids of a corpus. Out: captions/<captioner>/<key>.parquet, a row a clip, `ok` or `failed` with the
+reason; every kept clip has one. Reads only filmstrips: captioning anew never decodes video and never encodes
+latents again. Never changes an earlier caption set of another captioner.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioner.adapters import Caption, Captioner, load_captioner
+from captioner.data import Filmstrip
+from captioner.quality import caption_flags
+from pipeline import tables
+from pipeline.config import CaptionConfig, Config, fingerprint
+from pipeline.corpus import Corpus, plan_tasks
+from pipeline.progress import Progress
+from pipeline.runner import Executor, RunSummary, run
+from pipeline.stage import Failure, Output, Resources, Task, TaskResult
+
+STAGE_VERSION = 1
+
+
+class RecaptionStage:
+    """Captions the clips of a task with one captioner."""
+
+    name = "caption"
+    version = STAGE_VERSION
+    resources = Resources(cpus=1, memory_gb=2)
+
+    def __init__(self, root: str, config: CaptionConfig) -> None:
+        self._root, self._config = root, config
+        self._captioner: Captioner | None = None
+
+    def setup(self) -> None:
+        self._captioner = load_captioner(self._config.captioner, self._config.max_tokens)
+
+    def process(self, task: Task) -> TaskResult:
+        assert self._captioner is not None, "setup first"
+        clip_ids = task.inputs["clip_id"].to_pylist()
+        strips = read_strips(Corpus(self._root), clip_ids)
+        rows = caption_rows(self._captioner, clip_ids, strips)
+        table = tables.from_rows(rows, tables.CAPTIONS)
+        failed = sum(row["status"] == "failed" for row in rows)
+        return TaskResult(
+            outputs=(
+                Output(
+                    path=f"captions/{self._captioner.dir_name}/{task.key}.parquet",
+                    data=tables.to_parquet(table),
+                ),
+            ),
+            counts={"ok": len(rows) - failed, "failed": failed},
+        )
+
+
+def read_strips(corpus: Corpus, clip_ids: Sequence[str]) -> dict[str, Filmstrip]:
+    """The filmstrips of these clips, as far as there are any, with their spans."""
+    clips = corpus.clips()
+    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=pa.array(clip_ids, pa.string())))
+    spans = {
+        row["clip_id"]: row
+        for row in clips.select(["clip_id", "source_id", "kind", "start_s", "end_s"]).to_pylist()
+    }
+    return {
+        row["clip_id"]: Filmstrip(
+            **spans[row["clip_id"]], times_s=tuple(row["times_s"]), frames=tuple(row["frames"])
+        )
+        for row in corpus.strips(clip_ids).to_pylist()
+        if row["clip_id"] in spans
+    }
+
+
+def caption_rows(
+    captioner: Captioner, clip_ids: Sequence[str], strips: dict[str, Filmstrip]
+) -> list[dict[str, Any]]:
+    """A row of the captions table for each clip id, in order."""
+    answers = dict(zip(strips, captioner.caption(list(strips.values())), strict=True))
+    missing = Failure(reason="the corpus holds no filmstrip of this clip; run framemill analyze again")
+    return [_row(captioner, clip_id, answers.get(clip_id, missing)) for clip_id in clip_ids]
+
+
+def _row(captioner: Captioner, clip_id: str, answer: Caption | Failure) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "clip_id": clip_id,
+        "captioner": captioner.name,
+        "captioner_sha256": captioner.weights_sha256,
+        "flags": [],
+    }
+    if isinstance(answer, Failure):
+        return row | {"status": "failed", "reason": answer.reason}
+    return row | {
+        "short": answer.short,
+        "detailed": answer.detailed,
+        "confidence": _rounded(answer.confidence),
+        "alignment": _rounded(answer.alignment),
+        "flags": caption_flags(answer.short, answer.detailed),
+        "status": "ok",
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    """Four decimals: a batch of other company moves the ones after by rounding errors."""
+    return None if value is None else round(value, 4)
+
+
+def recaption_corpus(
+    corpus: Corpus, config: Config, executor: Executor, progress: Progress | None = None
+) -> RunSummary:
+    """Captions every kept clip that this captioner, at these settings, has not captioned yet."""
+    captioner = load_captioner(config.caption.captioner, config.caption.max_tokens)
+    name = captioner.dir_name
+    settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
+    stage_fingerprint = fingerprint(*settings)
+    corpus.record(config, f"captions/{name}", stage_fingerprint)
+    judged = corpus.judged()
+    kept = judged.filter(pc.equal(judged["status"], "kept")).select(["clip_id"])
+    done = set(corpus.captions(name)["clip_id"].to_pylist())
+    tasks = plan_tasks(kept, "clip_id", done, stage_fingerprint, config.caption.clips_per_task)
+    report = progress or (lambda done, total, facts: None)
+    return run(RecaptionStage(corpus.root, config.caption), tasks, executor, corpus.root, report)

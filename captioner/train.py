@@ -1,0 +1,240 @@
+"""Trains the built-in captioner on the toy world.
+
+In: a `TrainConfig`; filmstrips of a rendered toy-world folder, or of shots drawn from the same grammar and
+rendered in memory as they are needed. Out: a folder that `load_model` reads (the averaged weights, saved at
+every evaluation, so that the latest can always be used) and metrics.jsonl. Never touches real footage.
+
+One step takes one batch of clips with one frame count; each clip is seen with a short and a detailed
+caption, a quarter of the time under the neutral `<any>` style, then sometimes worded as users type: lower
+case, no full stop. Everything drawn depends on (seed, step) alone.
+"""
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from captioner.data import STRIP_FRAMES, Example, Filmstrip, folder_examples, strip_pixels, toy_example
+from captioner.evaluate import evaluate_examples
+from captioner.generate import caption_videos
+from captioner.model import CaptionerConfig, VideoCoCa, load_model, losses, save_model
+from captioner.tokenizer import PAD_ID, train_tokenizer
+from pipeline.errors import ConfigError
+from pipeline.progress import Progress
+from pipeline.toy_captions import caption_shot
+from pipeline.toy_scene import sample_shot
+
+ENDLESS = "endless:"  # instead of a folder: shots rendered in memory, none seen twice
+TOKENIZER_EXAMPLES = 4000
+HELD_OUT_SEED = 900_001  # of the endless set; no training seed reaches it
+ANY_STYLE_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run. The learning rate warms up, holds, and falls to zero over the last `decay_share`."""
+
+    init: str = ""  # a folder to go on from; empty: from scratch
+    freeze_text: bool = False  # keep the text tower as it is: other models were trained on its features
+    steps: int = 3000
+    batch: int = 16
+    frame_counts: tuple[int, ...] = (4, 4, 4, 4, 8, 1)  # drawn per step; 1 trains on images
+    learning_rate: float = 8e-4
+    warmup_steps: int = 150
+    decay_share: float = 0.4
+    weight_decay: float = 0.05
+    caption_weight: float = 2.0  # CoCa's loss weights: captioning 2, contrastive 1
+    average: float = 0.998  # of the exponential moving average that is saved
+    eval_every: int = 250
+    eval_examples: int = 96
+    vocab_size: int = 1024
+    seed: int = 0
+    bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        if self.seed == HELD_OUT_SEED:
+            raise ConfigError(f"seed {self.seed} is the held-out set's", fix="choose another seed")
+        if not all(1 <= count <= STRIP_FRAMES for count in self.frame_counts) or self.steps < 1:
+            raise ConfigError(
+                f"frame_counts {self.frame_counts}, steps {self.steps}",
+                expected=f"counts from 1 to {STRIP_FRAMES}, at least one step",
+            )
+
+
+def train(
+    toyworld: str | Path, out: str | Path, config: TrainConfig, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Trains on a rendered folder or `endless:`, saves to `out`, returns the last evaluation's figures."""
+    torch.manual_seed(config.seed)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    endless = str(toyworld) == ENDLESS
+    examples = _endless_examples(config) if endless else _folder_examples(config, Path(toyworld))
+    model = load_model(Path(config.init)).requires_grad_(True) if config.init else _fresh_model(config)
+    model.train()
+    model.text.requires_grad_(not config.freeze_text)
+    averaged = deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=0.0, betas=(0.9, 0.98))
+    held_out = _held_out(config)
+    figures: dict[str, Any] = {}
+    sums: dict[str, float] = {}
+    start_s = time.monotonic()
+    for step in range(1, config.steps + 1):
+        batch = _to_batch(next(examples), model, np.random.default_rng([config.seed, 1, step]))
+        for name, value in _train_step(model, optimizer, batch, config, step).items():
+            sums[name] = sums.get(name, 0.0) + value
+        _move_average(averaged, model, min(config.average, (1 + step) / (10 + step)))
+        if step % config.eval_every == 0 or step == config.steps:
+            count = (step - 1) % config.eval_every + 1
+            figures = evaluate_examples(partial(_words, averaged), held_out)
+            row = {
+                "step": step,
+                "seconds": round(time.monotonic() - start_s, 1),
+                **{name: round(value / count, 4) for name, value in sums.items()},
+                **figures,
+            }
+            sums = {}
+            with open(out / "metrics.jsonl", "a") as log:
+                log.write(json.dumps(row) + "\n")
+            save_model(averaged, out, {"toyworld": ENDLESS if endless else "folder", **asdict(config), **row})
+        if progress is not None:
+            progress(step, config.steps, {"fact_f1": figures.get("fact_f1", 0.0)})
+    return figures
+
+
+def _words(model: VideoCoCa, strips: Sequence[Filmstrip]) -> list[tuple[str, str]]:
+    videos = [strip_pixels(strip, model.config.image_px, model.config.max_frames) for strip in strips]
+    return [(caption.short.text, caption.detailed.text) for caption in caption_videos(model, videos)]
+
+
+# -- one step ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Batch:
+    frames: torch.Tensor  # uint8 [B, T, 3, S, S]
+    times_s: torch.Tensor  # [B, T]
+    texts: tuple[torch.Tensor, ...]  # ids [B, L]: short, detailed
+
+
+def _train_step(
+    model: VideoCoCa, optimizer: torch.optim.Optimizer, batch: _Batch, config: TrainConfig, step: int
+) -> dict[str, float]:
+    for group in optimizer.param_groups:
+        group["lr"] = config.learning_rate * _rate(config, step)
+    # On a CPU, flash attention's backward makes the whole step half as long again on rows this short.
+    with sdpa_kernel(SDPBackend.MATH):
+        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
+            parts = losses(model, batch.frames, batch.times_s, batch.texts)
+        loss = parts["contrastive"] + config.caption_weight * parts["captioning"]
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return {"loss": loss.item(), **{name: value.item() for name, value in parts.items()}}
+
+
+def _rate(config: TrainConfig, step: int) -> float:
+    """Share of the learning rate at a step counted from 1."""
+    left = (config.steps - step + 1) / max(1.0, config.decay_share * config.steps)
+    return min(1.0, step / max(1, config.warmup_steps), left)
+
+
+def _groups(model: VideoCoCa, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; gains, biases and positions do not."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices = [p for name, p in trained if p.ndim > 1 and "embedding" not in name]
+    others = [p for name, p in trained if p.ndim <= 1 or "embedding" in name]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def _move_average(averaged: VideoCoCa, model: VideoCoCa, keep: float) -> None:
+    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1.0 - keep)
+
+
+# -- data --------------------------------------------------------------------------------------------
+
+
+def _fresh_model(config: TrainConfig) -> VideoCoCa:
+    texts: list[str] = []
+    for index in range(TOKENIZER_EXAMPLES):
+        rng = np.random.default_rng([config.seed, 2, index])
+        shot = sample_shot(rng, is_image=index % 6 == 0, with_text=index % 4 == 0)
+        caption = caption_shot(shot, rng)
+        texts += [caption.short, caption.detailed, _as_typed(caption.short)]
+    context = CaptionerConfig(vocab_size=0).context_length
+    tokenizer = train_tokenizer(texts, config.vocab_size, context)
+    return VideoCoCa(CaptionerConfig(vocab_size=tokenizer.vocab_size), tokenizer)
+
+
+def _to_batch(examples: Sequence[Example], model: VideoCoCa, rng: np.random.Generator) -> _Batch:
+    tokenizer = model.tokenizer
+    videos = [strip_pixels(e.strip, model.config.image_px, model.config.max_frames) for e in examples]
+    rows: dict[str, list[torch.Tensor]] = {"short": [], "detailed": []}
+    for example in examples:
+        for style, text in (("short", example.caption.short), ("detailed", example.caption.detailed)):
+            neutral = rng.random() < ANY_STYLE_SHARE
+            if neutral and rng.random() < 0.5:
+                text = _as_typed(text)
+            rows[style].append(torch.tensor(tokenizer.encode(text, "any" if neutral else style)))
+    return _Batch(
+        frames=torch.stack([frames for frames, _ in videos]),
+        times_s=torch.stack([times_s for _, times_s in videos]),
+        texts=tuple(
+            torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD_ID)  # [B, L]
+            for ids in rows.values()
+        ),
+    )
+
+
+def _as_typed(text: str) -> str:
+    """A caption as a user would type it: "a red star spins" for "A red star spins." """
+    return text.lower().removesuffix(".")
+
+
+def _endless_examples(config: TrainConfig) -> Iterator[list[Example]]:
+    """Batches of fresh shots, each seen once."""
+    for step in itertools.count():
+        count = int(np.random.default_rng([config.seed, 3, step]).choice(config.frame_counts))
+        yield [toy_example(config.seed, step * config.batch + i, count) for i in range(config.batch)]
+
+
+def _folder_examples(config: TrainConfig, toyworld: Path) -> Iterator[list[Example]]:
+    """Batches drawn from a rendered toy world, read once and kept as JPEG strips."""
+    strips: dict[str, list[Example]] = {"video": [], "image": []}
+    for example in folder_examples(toyworld):
+        strips[example.strip.kind].append(example)
+    for step in itertools.count():
+        rng = np.random.default_rng([config.seed, 3, step])
+        count = int(rng.choice(config.frame_counts))
+        pool = strips["image" if count == 1 else "video"] or strips["video"] or strips["image"]
+        chosen = [pool[int(i)] for i in rng.integers(len(pool), size=config.batch)]
+        yield [replace(e, strip=_thinned(e.strip, count)) for e in chosen]
+
+
+def _thinned(strip: Filmstrip, count: int) -> Filmstrip:
+    """The strip with at most `count` frames, evenly chosen."""
+    chosen = np.linspace(0, len(strip.frames) - 1, min(count, len(strip.frames))).round().astype(int)
+    return replace(
+        strip,
+        times_s=tuple(strip.times_s[i] for i in chosen),
+        frames=tuple(strip.frames[i] for i in chosen),
+    )
+
+
+def _held_out(config: TrainConfig) -> list[Example]:
+    """Shots of the endless set that no training seed draws; one in six an image."""
+    return [
+        toy_example(HELD_OUT_SEED, index, 1 if index % 6 == 0 else STRIP_FRAMES)
+        for index in range(config.eval_examples)
+    ]
