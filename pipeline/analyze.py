@@ -1,7 +1,9 @@
-"""The analyze stage: input files → sources, clips and filmstrips. Each file is decoded once, in a sandboxed child.
+"""The analyze stage: input files → sources, clips and filmstrips. Each file is decoded once, in a
+sandboxed child.
 
-In: rows of the inputs table. Out: three parts under the task's key: strips, clips, and sources, which marks the task
-as done. A file that cannot be decoded becomes a `failed` source with the reason. Never: a codec in this process.
+In: rows of the inputs table. Out: three parts under the task's key: strips, clips, and sources, which
+marks the task as done. A file that cannot be decoded becomes a `failed` source with the reason. Never: a
+codec in this process.
 """
 
 import hashlib

@@ -56,10 +56,10 @@ class JudgeConfig:
     min_side_px: int = 32  # of the active picture, without bars
     max_aspect: float = 4.0  # long side over short side of the active picture
     min_motion: float = 0.0  # long sides a second
-    min_sharpness: float = 1.0
+    min_sharpness: float = 0.004
     min_luma: float = 0.02
-    min_contrast: float = 0.01
-    max_static_ratio: float = 0.95
+    min_contrast: float = 0.005
+    max_static_ratio: float = 0.8
     max_black_ratio: float = 0.5
     max_flicker: float = 0.05
     dedup: bool = True

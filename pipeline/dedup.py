@@ -1,13 +1,14 @@
-"""Near-duplicate clips by their perceptual hashes: which clips show the same footage, and which one stays.
+"""Near-duplicate clips by their perceptual hashes: which clips show the same footage, and which one
+stays.
 
-In: one list of 64-bit hashes a clip (one a filmstrip frame). Out: groups of clips. Never: pixels, or a comparison
-of all pairs: only clips that share a 21-bit part of some hash are compared, so the work grows with the number of
-look-alikes, not with its square.
+In: a clip's 64-bit hashes, one a filmstrip frame, and its chroma grid. Out: groups of clips. Never:
+pixels, or a comparison of all pairs: only clips that share a 21-bit part of some hash are compared, so
+the work grows with the number of look-alikes, not with its square.
 
-A re-encode, a resize, a logo, letterbox bars, other brightness, another frame rate or a trim keep most hashes within
-6 bits. A crop of 4 % a side moves them by 6 to 12 bits, which is also as far as two moments under one fixed camera
-are apart: such crops are not found, so that different moments are never taken for copies. Mirrored copies are not
-duplicates.
+A re-encode, a resize, a logo, letterbox bars, other brightness, another frame rate or a trim keep most
+hashes within 6 bits. A crop of 4 % a side moves them by 6 to 12 bits, which is also as far as two moments
+under one fixed camera are apart: such crops are not found, so that different moments are never taken for
+copies. Mirrored copies are not duplicates.
 """
 
 from collections.abc import Sequence
@@ -19,10 +20,13 @@ BANDS = (
     (22, 21),
     (43, 21),
 )  # (shift, bits): two hashes within 2 bits agree on at least one of three
+COLOUR_STEP = 8  # chroma levels (0-255) that copies may differ by; re-encodes and crops measured at most 6
 CROWD = 16  # in a band with many equal parts a hash is compared with this many neighbours, not with all
 
 
-def duplicate_groups(hashes: Sequence[np.ndarray], max_distance: float) -> list[list[int]]:
+def duplicate_groups(
+    hashes: Sequence[np.ndarray], colours: Sequence[Sequence[int]], max_distance: float
+) -> list[list[int]]:
     """Groups (ascending indices, at least two) of clips joined by near-duplicate pairs."""
     parent = list(range(len(hashes)))
 
@@ -34,7 +38,9 @@ def duplicate_groups(hashes: Sequence[np.ndarray], max_distance: float) -> list[
 
     for a, b in candidate_pairs(hashes):
         ra, rb = root(a), root(b)
-        if ra != rb and clip_distance(hashes[a], hashes[b]) <= max_distance:
+        if ra == rb or not same_colours(colours[a], colours[b]):
+            continue
+        if clip_distance(hashes[a], hashes[b]) <= max_distance:
             parent[max(ra, rb)] = min(ra, rb)
     members: dict[int, list[int]] = {}
     for i in range(len(hashes)):
@@ -65,7 +71,15 @@ def candidate_pairs(hashes: Sequence[np.ndarray]) -> list[tuple[int, int]]:
 
 
 def clip_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean bits from each frame of one clip to the most alike frame of the other; the smaller of the two directions,
-    so that a part is near its whole. 0 to 64."""
+    """Mean bits from each frame of one clip to the most alike frame of the other, in the worse direction:
+    a still
+    clip is near one moment of a moving one, but most of the moving one is far from it. 0 to 64."""
     bits = np.bitwise_count(np.asarray(a, np.uint64)[:, None] ^ np.asarray(b, np.uint64)[None, :])  # [A, B]
-    return float(min(bits.min(axis=1).mean(), bits.min(axis=0).mean()))
+    return float(max(bits.min(axis=1).mean(), bits.min(axis=0).mean()))
+
+
+def same_colours(a: Sequence[int], b: Sequence[int]) -> bool:
+    """True when the coarse chroma grids agree, but for two cells: a logo may cover those. Hashes see only
+    luma."""
+    apart = np.sort(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)))
+    return len(apart) < 3 or int(apart[-3]) <= COLOUR_STEP

@@ -1,7 +1,11 @@
-"""Perceptual hashes: a picture in, 64 bits out that survive scaling, re-encoding and small brightness changes.
+"""Perceptual hashes: a picture in, 64 bits out that survive scaling, re-encoding and small brightness
+changes.
 
-In: uint8 RGB or luma arrays. Out: Python integers of 64 bits. Never: files, colour (only luma is hashed).
+In: uint8 RGB or luma arrays. Out: Python integers of 64 bits. The hash sees luma only; `colour_grid` is
+its companion. Never: files.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,9 +26,16 @@ def perceptual_hash(pixels: np.ndarray) -> int:
     return _bits(_coefficients(pixels))
 
 
-def mirrored_hash(pixels: np.ndarray) -> int:
-    """The hash of the same picture mirrored left to right."""
-    return perceptual_hash(pixels[:, ::-1])
+def colour_grid(frames: Sequence[np.ndarray]) -> list[int]:
+    """Mean blue-, then red-difference chroma (0 to 255, 128 = grey) of 4 x 4 cells over uint8 RGB [H, W,
+    3] frames."""
+    cells = np.mean(
+        [[block_mean(f[..., c].astype(np.float32), 4, 4) for c in range(3)] for f in frames], axis=0
+    )
+    r, g, b = cells
+    blue = 128 - 0.169 * r - 0.331 * g + 0.5 * b
+    red = 128 + 0.5 * r - 0.419 * g - 0.081 * b
+    return [int(v) for v in np.clip(np.rint(np.concatenate([blue.ravel(), red.ravel()])), 0, 255)]
 
 
 def hamming(a: int, b: int) -> int:
@@ -40,7 +51,8 @@ def luma(pixels: np.ndarray) -> np.ndarray:
 
 
 def block_mean(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Area average of [H, W] to float32 [rows, columns]; cells share no pixel and leave none out when H >= rows."""
+    """Area average of [H, W] to float32 [rows, columns]; cells share no pixel and leave none out when H
+    >= rows."""
     high, wide = plane.shape
     if high < rows or wide < columns:
         plane = np.repeat(np.repeat(plane, -(-rows // high), axis=0), -(-columns // wide), axis=1)

@@ -1,7 +1,8 @@
 """Verdicts from a table: which clips are kept, which are rejected, and every reason why.
 
-In: the clips table and the rules. Out: the judged table. Never: a file is decoded, or a rule applied to what was not
-measured (null). *failed* (nothing is known) and *rejected* (known, and not wanted) stay apart.
+In: the clips table and the rules. Out: the judged table. Never: a file is decoded, or a rule applied to
+what was not measured (null). *failed* (nothing is known) and *rejected* (known, and not wanted) stay
+apart.
 
 Reasons: short, long, small, aspect, static, still, blurred, dark, flat, black, flicker, duplicate.
 """
@@ -28,11 +29,11 @@ def judge(clips: pa.Table, config: JudgeConfig) -> pa.Table:
     failed = pc.equal(clips["status"], "failed").to_numpy(zero_copy_only=False)
     reasons: list[list[str]] = [[] for _ in ids]
     for reason, broken in _rules(clips, config).items():
-        for i in np.flatnonzero(broken & ~failed):
+        for i in np.flatnonzero(broken & ~failed).tolist():
             reasons[i].append(reason)
     copy_of: dict[int, int] = {}
     if config.dedup:
-        good = np.array([i for i in range(len(ids)) if not reasons[i] and not failed[i]], np.int64)
+        good = [i for i in range(len(ids)) if not reasons[i] and not failed[i]]
         copy_of = duplicates(clips, good, config.phash_distance)
     for i in copy_of:
         reasons[i].append("duplicate")
@@ -55,16 +56,18 @@ def judge(clips: pa.Table, config: JudgeConfig) -> pa.Table:
     return tables.from_rows(rows, tables.JUDGED)
 
 
-def duplicates(clips: pa.Table, rows: np.ndarray, max_distance: float) -> dict[int, int]:
-    """Row → row it is a duplicate of, among these rows. Of each group the best stays: the largest picture, then the
+def duplicates(clips: pa.Table, rows: list[int], max_distance: float) -> dict[int, int]:
+    """Row → row it is a duplicate of, among these rows. Of each group the best stays: the largest
+    picture, then the
     longest, then the sharpest, then the first id. Stills and videos are compared apart."""
     area, seconds = _area(clips), _seconds(clips)
     sharp = np.nan_to_num(_signal(clips, "sharpness"))
-    ids, kinds, hashes = (clips[c].to_pylist() for c in ("clip_id", "kind", "phash"))
+    ids, kinds, hashes, colours = (clips[c].to_pylist() for c in ("clip_id", "kind", "phash", "colour"))
     found: dict[int, int] = {}
     for kind in ("video", "image"):
-        some = [int(i) for i in rows if kinds[i] == kind and hashes[i]]
-        for group in duplicate_groups([np.array(hashes[i], np.uint64) for i in some], max_distance):
+        some = [i for i in rows if kinds[i] == kind and hashes[i]]
+        some_hashes = [np.array(hashes[i], np.uint64) for i in some]
+        for group in duplicate_groups(some_hashes, [colours[i] or () for i in some], max_distance):
             members = [some[m] for m in group]
             best = min(members, key=lambda i: (-area[i], -seconds[i], -sharp[i], ids[i]))
             found |= {i: best for i in members if i != best}

@@ -1,9 +1,11 @@
-"""The only code that touches a video codec: files in, upright frames with times out, and small videos written.
+"""The only code that touches a video codec: files in, upright frames with times out, and small videos
+written.
 
 In: a local path. Out: `MediaInfo`, frames in display orientation and display order, or an encoded file.
-Times are seconds after the first frame. Never: a network protocol, a playlist, a damaged frame passed on as a
-good one, or a process that has imported torch (PyAV's frame threads and torch can hang at exit): everything
-outside the decoding child goes through `pipeline.sandbox`. Stills are read by `pipeline.stills`.
+Times are seconds after the first frame. Never: a network protocol, a playlist, a damaged frame passed on
+as a good one, or a process that has imported torch (PyAV's frame threads and torch can hang at exit):
+everything outside the decoding child goes through `pipeline.sandbox`. Stills are read by
+`pipeline.stills`.
 """
 
 import os
@@ -62,7 +64,8 @@ class Frame:
     picture: av.VideoFrame
 
     def yuv(self, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Upright planes at about this display size: luma [H, W], chroma [H/2, W/2] twice; 8 bit, full range."""
+        """Upright planes at about this display size: luma [H, W], chroma [H/2, W/2] twice; 8 bit, full
+        range."""
         width_px, height_px = self._coded(width_px, height_px)
         small = self.picture.reformat(
             width_px,
@@ -138,10 +141,13 @@ def read_span(
     max_pixels: int,
     expected_phash: int | None = None,
 ) -> np.ndarray:
-    """The frames shown at these (ascending) times: uint8 [T, H, W, 3] RGB of `crop`, [x, y, w, h] display pixels.
+    """The frames shown at these (ascending) times: uint8 [T, H, W, 3] RGB of `crop`, [x, y, w, h] display
+    pixels.
 
-    With `expected_phash` (hash of the clip's first filmstrip frame) it seeks, and believes what it finds only when
-    the first frame looks like it: some streams give garbage after a seek without any error. Otherwise, and for
+    With `expected_phash` (hash of the clip's first filmstrip frame) it seeks, and believes what it finds
+    only when
+    the first frame looks like it: some streams give garbage after a seek without any error. Otherwise,
+    and for
     spans near the start, it decodes from the first frame.
     """
     info = probe(path)
@@ -163,7 +169,8 @@ def read_span(
 def write_video(
     path: str | Path, frames: Iterable[np.ndarray], fps: Fraction, crf: int = 16, preset: str = "veryfast"
 ) -> None:
-    """Encode uint8 RGB frames [H, W, 3] (even sizes) to H.264 in MP4: atomic, and the same bytes every time."""
+    """Encode uint8 RGB frames [H, W, 3] (even sizes) to H.264 in MP4: atomic, and the same bytes every
+    time."""
     final = Path(path)
     temporary = final.with_name(f".tmp-{os.getpid()}-{final.name}")
     try:
@@ -348,7 +355,7 @@ def _seconds(picture: av.VideoFrame) -> float | None:
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
 def _rgb(picture: av.VideoFrame, width_px: int, height_px: int) -> np.ndarray:

@@ -1,11 +1,14 @@
-"""One sequential pass over one file: everything the tables want to know about it. Runs in the sandbox's child.
+"""One sequential pass over one file: everything the tables want to know about it. Runs in the sandbox's
+child.
 
-In: a local path and the analyze config. Out: plain rows (a source, its clips, their filmstrips), without the columns
-that name the file. Never: a second decode (except to salvage a damaged file), a table, a corpus.
+In: a local path and the analyze config. Out: plain rows (a source, its clips, their filmstrips), without
+the columns that name the file. Never: a second decode (except to salvage a damaged file), a table, a
+corpus.
 
-Which frames a filmstrip needs is known only when the shots are, so the pass keeps *candidates*: small JPEGs of a
-frame every quarter of a second, more often in the first second after a large change, and the frames on both sides
-of it. Memory is bounded by the duration: about 15 KB a candidate, 220 MB for an hour.
+Which frames a filmstrip needs is known only when the shots are, so the pass keeps *candidates*: small
+JPEGs of a frame every quarter of a second, more often in the first second after a large change, and the
+frames on both sides of it. Memory is bounded by the duration: about 15 KB a candidate, 220 MB for an
+hour.
 """
 
 import io
@@ -20,7 +23,7 @@ from PIL import Image
 from pipeline import media, shots, signals, stills
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
-from pipeline.fingerprint import perceptual_hash
+from pipeline.fingerprint import colour_grid, perceptual_hash
 from pipeline.sandbox import SourceAnalysis
 
 CANDIDATE_S, DENSE_S, DENSE_FOR_S = 0.25, 0.1, 1.0  # spacing; spacing after a large change, and for how long
@@ -47,7 +50,6 @@ class Pass:
 
     descriptors: list[np.ndarray]
     rows: list[signals.FrameRow]
-    static: list[float]  # largest cell change since the frame before
     times_s: list[float]
     candidates: list[Candidate]
 
@@ -101,7 +103,7 @@ def _collect(
     path: Path, info: media.MediaInfo, config: AnalyzeConfig, damage: media.Damage, threads: int
 ) -> Pass:
     """The pass itself: cheap numbers of every frame, and the candidates."""
-    seen = Pass([], [], [], [], [])
+    seen = Pass([], [], [], [])
     thumb = _fit(info.width, info.height, config.thumb_long_px, least=16)
     before: tuple[media.Frame, np.ndarray] | None = None  # the last frame and its luma
     dense_until_s = DENSE_FOR_S
@@ -110,13 +112,11 @@ def _collect(
         seen.descriptors.append(shots.descriptor(y, u, v))
         seen.rows.append(signals.measure(y, u, v, before[1] if before else None))
         seen.times_s.append(frame.time_s)
-        now, last = (
-            seen.descriptors[-1].astype(np.int16),
-            seen.descriptors[max(0, frame.index - 1)].astype(np.int16),
-        )
-        seen.static.append(float(np.abs(now - last).max()))
         newest = seen.candidates[-1] if seen.candidates else None
-        jumped = newest is not None and float(shots.difference(now, last)) >= config.shots.cut_threshold
+        pair = seen.descriptors[-2:]
+        jumped = (
+            newest is not None and float(shots.difference(pair[0], pair[-1])) >= config.shots.cut_threshold
+        )
         if jumped and newest and before and newest.index < before[0].index:
             seen.candidates.append(_candidate(before[0], info, config))
         if jumped:
@@ -184,11 +184,11 @@ def _clip(
         end_s = float(times_s[-1]) + (source["duration_s"] - seen.times_s[-1])
     else:
         end_s = seen.times_s[shot.end]
-    numbers = signals.clip_signals(
-        seen.rows[shot.start : shot.end], np.array(seen.static[shot.start : shot.end]), times_s
-    )
+    frames = slice(shot.start, shot.end)
+    numbers = signals.clip_signals(seen.rows[frames], np.stack(seen.descriptors[frames]), times_s)
     crop = _crop(inside, source["width"], source["height"])
     strip = _filmstrip(inside, crop, source, config)
+    shown = [_pixels(jpeg) for jpeg in strip["frames"]]
     if inside:
         numbers["sharpness"] = float(np.mean([c.sharpness for c in inside]))
     clip = {
@@ -205,7 +205,8 @@ def _clip(
         "boundary_out": shot.boundary_out,
         "boundary_confidence": shot.confidence,
         "signals": numbers,
-        "phash": [perceptual_hash(_pixels(jpeg)) for jpeg in strip["frames"]],
+        "phash": [perceptual_hash(frame) for frame in shown],
+        "colour": colour_grid(shown) if shown else [],
         "status": "ok",
         "reason": None,
     }
@@ -224,7 +225,8 @@ def _crop(candidates: list[Candidate], width: int, height: int) -> tuple[int, in
 def _filmstrip(
     candidates: list[Candidate], crop: tuple[int, int, int, int], source: Rows, config: AnalyzeConfig
 ) -> Rows:
-    """Up to `strip_frames` candidates, evenly spread from the first to the last, cut to the active picture."""
+    """Up to `strip_frames` candidates, evenly spread from the first to the last, cut to the active
+    picture."""
     if not candidates:
         return {"times_s": [], "frames": []}
     times_s = np.array([c.time_s for c in candidates])
@@ -250,7 +252,7 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
     strip = stills.resize(pixels, *_fit(width, height, config.strip_long_px, least=1))
     thumb = Image.fromarray(strip).convert("YCbCr").resize(_fit(width, height, config.thumb_long_px, least=1))
     y, u, v = np.moveaxis(np.asarray(thumb), 2, 0)
-    numbers = signals.clip_signals([signals.measure(y, u, v, None)], np.zeros(1), np.zeros(1))
+    numbers = signals.clip_signals([signals.measure(y, u, v, None)], np.zeros((1, 1)), np.zeros(1))
     small = Image.fromarray(pixels).convert("L").resize(_fit(width, height, SHARPNESS_LONG_PX, least=1))
     numbers["sharpness"] = signals.sharpness(np.asarray(small))
     shape: Rows = {"kind": "image", "width": width, "height": height, "fps": 0.0}
@@ -276,6 +278,7 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
         "boundary_confidence": 1.0,
         "signals": numbers,
         "phash": [perceptual_hash(strip)],
+        "colour": colour_grid([strip]),
         "status": "ok",
         "reason": None,
     }

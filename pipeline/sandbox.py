@@ -1,9 +1,9 @@
 """A child process that opens untrusted media under limits of time and memory.
 
-In: calls on `Sandbox` (a local path and plain arguments). Out: plain rows and arrays. A crash, a hang, or a file
-that asks for too much memory costs that one call: it becomes a MediaError with the reason, and the next call
-starts a new child. The child never imports torch, the parent never imports a codec; they exchange one JSON
-header and raw buffers over pipes, never pickles.
+In: calls on `Sandbox` (a local path and plain arguments). Out: plain rows and arrays. A crash, a hang, or
+a file that asks for too much memory costs that one call: it becomes a MediaError with the reason, and the
+next call starts a new child. The child never imports torch, the parent never imports a codec; they
+exchange one JSON header and raw buffers over pipes, never pickles.
 """
 
 import json
@@ -192,7 +192,8 @@ def _death(code: int | None) -> str:
     return f"exit code {code}"
 
 
-# --- the child's side -------------------------------------------------------------------------------------------
+# --- the child's side
+# -------------------------------------------------------------------------------------------
 
 
 def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
@@ -208,13 +209,12 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
         strips = [s | {"frames": None, "sizes": [len(f) for f in s["frames"]]} for s in found.strips]
         return {"source": found.source, "clips": found.clips, "strips": strips}, b"".join(frames)
     if function == "read_span":
-        frames = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
-        return {"shape": list(frames.shape)}, frames.tobytes()
+        span = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
+        return {"shape": list(span.shape)}, span.tobytes()
     if function == "write_video":
-        frames = np.frombuffer(data, np.uint8).reshape(request["shape"])
-        media.write_video(
-            request["path"], frames, Fraction(request["fps"]).limit_denominator(1001), crf=request["crf"]
-        )
+        pixels = np.frombuffer(data, np.uint8).reshape(request["shape"])
+        fps = Fraction(request["fps"]).limit_denominator(1001)
+        media.write_video(request["path"], pixels, fps, crf=request["crf"])
         return {}, b""
     raise UsageError(f"no function {function!r}")
 

@@ -1,11 +1,13 @@
 """Frame differences → shot boundaries → shots. Pure functions on arrays.
 
-In: one descriptor a frame (what the picture looks like on a coarse grid) and the frame rate. Out: boundaries (cut,
-dissolve, wipe, fade) with a confidence, and the shots between them. Never: pixels at full size, files, clocks.
+In: one descriptor a frame (what the picture looks like on a coarse grid) and the frame rate. Out:
+boundaries (cut, dissolve, wipe, fade) with a confidence, and the shots between them. Never: pixels at
+full size, files, clocks.
 
-The steps: `descriptor` → distances between frames up to half a second apart → `hard_cuts`, `fades`, `dissolves`
-→ `find_boundaries` merges them → `split`. Thresholds were set on real montages with known cuts: there, hard cuts
-score 0.28 to 1.1 and the fastest continuous motion 0.36, but never more than 2.1 times its neighbourhood.
+The steps: `descriptor` → distances between frames up to half a second apart → `hard_cuts`, `fades`,
+`dissolves` → `find_boundaries` merges them → `split`. Thresholds were set on real montages with known
+cuts: there, hard cuts score 0.28 to 1.1 and the fastest continuous motion 0.36, but never more than 2.1
+times its neighbourhood.
 """
 
 from collections.abc import Sequence
@@ -28,7 +30,8 @@ DISSOLVE_S = (0.15, 0.3, 0.5, 0.75)  # half widths of the windows in which a gra
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Boundary:
-    """Frames `first` to `frame` - 1 belong to the transition (none for a cut); `frame` begins the new shot."""
+    """Frames `first` to `frame` - 1 belong to the transition (none for a cut); `frame` begins the new
+    shot."""
 
     first: int
     frame: int
@@ -59,7 +62,8 @@ def descriptor(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 def find_boundaries(
     frames: np.ndarray, fps: float, config: ShotConfig, gaps: Sequence[int] = ()
 ) -> list[Boundary]:
-    """All boundaries of a video, in order. frames: uint8 [N, DIMENSIONS]; at `gaps` frames are missing: cuts too."""
+    """All boundaries of a video, in order. frames: uint8 [N, DIMENSIONS]; at `gaps` frames are missing:
+    cuts too."""
     cuts = [c for c in hard_cuts(frames, fps, config) if c.frame not in gaps]
     cuts += [Boundary(first=g, frame=g, kind="cut", confidence=1.0) for g in gaps]
     softer = fades(frames, fps, config, cuts)
@@ -92,20 +96,23 @@ def split(boundaries: list[Boundary], count: int) -> list[Shot]:
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """How unlike two pictures are, [..., DIMENSIONS] to [...]: mean absolute cell difference of the three planes,
+    """How unlike two pictures are, [..., DIMENSIONS] to [...]: mean absolute cell difference of the three
+    planes,
     each 0 to 1, plus a quarter of the luma structure that does not correlate (0 to 2)."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     return _colour_difference(a, b) + 0.25 * (1 - _correlation(a[..., :LUMA_SIZE], b[..., :LUMA_SIZE]))
 
 
 def hard_cuts(frames: np.ndarray, fps: float, config: ShotConfig) -> list[Boundary]:
-    """A cut at t: every one of the last frames differs from every one of the next (so a flash or a doubled frame is
-    none), by more than `cut_threshold` and by `cut_ratio` times the largest change nearby (so fast motion is none)."""
+    """A cut at t: every one of the last frames differs from every one of the next (so a flash or a
+    doubled frame is
+    none), by more than `cut_threshold` and by `cut_ratio` times the largest change nearby (so fast motion
+    is none)."""
     count = len(frames)
-    reach = int(np.clip(round(FLASH_S * fps), 2, 6))
+    reach = min(max(round(FLASH_S * fps), 2), 6)
     apart = [_apart(frames, k) for k in range(reach + 4)]  # apart[k][s]: frames s and s + k
     found = []
-    for t in np.flatnonzero(apart[1] >= config.cut_threshold) + 1:
+    for t in (np.flatnonzero(apart[1] >= config.cut_threshold) + 1).tolist():
         before, after = range(1, min(3, t) + 1), range(min(reach, count - t))
         least = min(float(apart[i + j][t - i]) for i in before for j in after)
         near = [float(apart[1][s - 1]) for s in range(max(1, t - reach), min(count, t + reach + 1)) if s != t]
@@ -114,9 +121,7 @@ def hard_cuts(frames: np.ndarray, fps: float, config: ShotConfig) -> list[Bounda
             confidence = min(1.0, least / (2 * config.cut_threshold)) * min(
                 1.0, ratio / (2 * config.cut_ratio)
             )
-            found.append(
-                Boundary(first=int(t), frame=int(t), kind="cut", confidence=round(confidence**0.5, 3))
-            )
+            found.append(Boundary(first=t, frame=t, kind="cut", confidence=round(confidence**0.5, 3)))
     return found
 
 
@@ -146,8 +151,10 @@ def fades(frames: np.ndarray, fps: float, config: ShotConfig, cuts: list[Boundar
 
 
 def dissolves(frames: np.ndarray, fps: float, config: ShotConfig, others: list[Boundary]) -> list[Boundary]:
-    """Gradual changes from one picture to another (dissolve, wipe): across a window the picture changes much, and
-    does so on a straight way: the steps add up to little more than the change. Motion wanders: its steps add up to
+    """Gradual changes from one picture to another (dissolve, wipe): across a window the picture changes
+    much, and
+    does so on a straight way: the steps add up to little more than the change. Motion wanders: its steps
+    add up to
     far more. The narrowest window that sees the whole change wins."""
     count = len(frames)
     values = frames.astype(np.float32)
@@ -160,9 +167,9 @@ def dissolves(frames: np.ndarray, fps: float, config: ShotConfig, others: list[B
     for half in sorted({max(3, round(s * fps)) for s in DISSOLVE_S}):
         if 2 * half >= count:
             break
-        a, b = values[: -2 * half], values[2 * half :]
-        change = _colour_difference(a, b)
-        unlike = 1 - _correlation(a[:, :LUMA_SIZE], b[:, :LUMA_SIZE])
+        early, late = values[: -2 * half], values[2 * half :]
+        change = _colour_difference(early, late)
+        unlike = 1 - _correlation(early[:, :LUMA_SIZE], late[:, :LUMA_SIZE])
         way = travelled[2 * half :] - travelled[: -2 * half]
         straight = change / (way + 0.02)
         good = (change >= config.dissolve_change) & (unlike >= config.dissolve_unlike)
@@ -185,8 +192,10 @@ def dissolves(frames: np.ndarray, fps: float, config: ShotConfig, others: list[B
 
 
 def _gradual_kind(values: np.ndarray, steps: np.ndarray, a: int, b: int, around: int) -> str:
-    """What happens between pictures a and b: "dissolve" when each frame between is a blend of the two, "wipe" when
-    each cell lies between its two values, and the change is faster than what happens around it, else "" (motion)."""
+    """What happens between pictures a and b: "dissolve" when each frame between is a blend of the two,
+    "wipe" when
+    each cell lies between its two values, and the change is faster than what happens around it, else ""
+    (motion)."""
     if b - a < 3:
         return ""
     change = values[b] - values[a]
@@ -238,7 +247,8 @@ def _ramp(luma: np.ndarray, start: int, end: int, margin: int) -> tuple[int, int
 
 
 def _extent(values: np.ndarray, a: int, b: int) -> tuple[int, int]:
-    """(first, frame) of the change between frames a and b: where the way from one to the other is 5 % and 95 % done."""
+    """(first, frame) of the change between frames a and b: where the way from one to the other is 5 % and
+    95 % done."""
     direction = values[b] - values[a]
     done = (values[a : b + 1] - values[a]) @ direction / float(direction @ direction)  # [b - a + 1], 0 to 1
     first = a + int(np.argmax(done > 0.05))

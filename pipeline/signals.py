@@ -1,15 +1,18 @@
 """Frames → numbers. Pure functions; every signal's unit and range is stated here.
 
-In: small 8-bit full-range planes of consecutive frames. Out: one row of numbers a frame, and from the rows of a clip
-its signals. Never: a verdict (pipeline/judge.py), a file, a model. null means not measured, not zero.
+In: small 8-bit full-range planes of consecutive frames. Out: one row of numbers a frame, and from the
+rows of a clip its signals. Never: a verdict (pipeline/judge.py), a file, a model. null means not
+measured, not zero.
 
     motion         mean speed of the picture's parts, in long sides of the picture a second; 0 = still
     camera_motion  speed of what moves together (the median part), same unit
-    sharpness      variance of the Laplacian of luma (0-255) at a long side of at most 640 px; blurred < 30 < sharp
+    sharpness      variance of the Laplacian of luma over the variance of luma, at a long side of at most
+    640 px, so
+                   that exposure does not matter; blurred < 0.004 < 0.01 < sharp
     luma           mean luma, 0 to 1
     contrast       mean standard deviation of luma, 0 to 0.5
     saturation     mean distance from grey in the chroma plane, 0 to 1
-    static_ratio   share of frame pairs without a visible change, 0 to 1
+    static_ratio   share of frames without a visible change since a quarter of a second before, 0 to 1
     text_area      not measured yet
     black_ratio    share of frames that are black, 0 to 1
     flicker        mean second difference of mean luma (0 to 1), that is brightness that jumps back and forth
@@ -20,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STATIC_CHANGE = 1.5  # largest change (0-255) of a grid cell between frames that count as the same
+STATIC_S = 0.25  # and how far apart those frames are: slow motion must show
 BLACK_LUMA, BLACK_SHARE = 24, 0.98  # a black frame: this share of its pixels is darker than this
 BAR_LUMA = 20  # rows and columns that never get brighter than this are bars
 EDGE_LUMA = (
@@ -55,10 +59,11 @@ def measure(y: np.ndarray, u: np.ndarray, v: np.ndarray, before: np.ndarray | No
     )
 
 
-def clip_signals(rows: list[FrameRow], static: np.ndarray, times_s: np.ndarray) -> dict[str, float | None]:
-    """Signals of one clip from its frame rows, for each the largest cell change since the frame before, and times.
+def clip_signals(rows: list[FrameRow], grids: np.ndarray, times_s: np.ndarray) -> dict[str, float | None]:
+    """Signals of one clip from its frame rows, coarse grids [N, cells] and times [N].
 
-    The first row's motion belongs to the clip before and is not used. Sharpness is added by the caller, from full
+    The first row's motion belongs to the clip before and is not used. Sharpness is added by the caller,
+    from full
     frames."""
     if not rows:
         raise ValueError("a clip has at least one frame")
@@ -72,7 +77,7 @@ def clip_signals(rows: list[FrameRow], static: np.ndarray, times_s: np.ndarray) 
         "luma": float(luma.mean()),
         "contrast": float(np.mean([r.contrast for r in rows])),
         "saturation": float(np.mean([r.saturation for r in rows])),
-        "static_ratio": float((static[1:] < STATIC_CHANGE).mean()) if moving else None,
+        "static_ratio": _static_ratio(grids, times_s) if moving else None,
         "text_area": None,
         "black_ratio": float(np.mean([r.black for r in rows])),
         "flicker": float(np.abs(np.diff(luma, 2)).mean()) if len(rows) > 2 else None,
@@ -82,7 +87,8 @@ def clip_signals(rows: list[FrameRow], static: np.ndarray, times_s: np.ndarray) 
 def displacement(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     """(mean, median) displacement of the picture's parts between two luma planes [H, W], in long sides.
 
-    Least squares on the brightness gradients of each block (Lucas and Kanade 1981), at a quarter of the pixels;
+    Least squares on the brightness gradients of each block (Lucas and Kanade 1981), at a quarter of the
+    pixels;
     exact up to about a pixel a frame there, too low but still growing beyond.
     """
     a, b = _halved(before), _halved(after)  # float32 [H/2, W/2]
@@ -102,12 +108,20 @@ def displacement(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     return float(np.hypot(dx, dy).mean()) / long_px, float(together) / long_px
 
 
+def _static_ratio(grids: np.ndarray, times_s: np.ndarray) -> float:
+    earlier = np.maximum(np.searchsorted(times_s, times_s - STATIC_S, side="right") - 1, 0)  # [N]
+    later = np.flatnonzero(times_s - times_s[0] >= min(STATIC_S, float(times_s[-1] - times_s[0])))
+    change = np.abs(grids[later].astype(np.int16) - grids[earlier[later]].astype(np.int16)).max(axis=1)
+    return float((change <= STATIC_CHANGE).mean())
+
+
 def sharpness(luma: np.ndarray) -> float:
-    """Variance of the Laplacian of uint8 [H, W]."""
+    """Variance of the Laplacian over the variance, of uint8 [H, W]."""
     p = luma.astype(np.float32)
     if min(p.shape) < 3:
         return 0.0
-    return float((p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:] - 4 * p[1:-1, 1:-1]).var())
+    edges = p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:] - 4 * p[1:-1, 1:-1]
+    return float(edges.var() / (p.var() + 4))  # the four: coding noise of a plain picture is no detail
 
 
 def active_picture(rows: np.ndarray, columns: np.ndarray) -> tuple[int, int, int, int]:

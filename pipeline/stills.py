@@ -1,8 +1,9 @@
-"""Still pictures: one upright RGB array from a JPEG, PNG or WebP file, recognised by content, not by name.
+"""Still pictures: one upright RGB array from a JPEG, PNG or WebP file, recognised by content, not by
+name.
 
-In: a local path. Out: uint8 [H, W, 3] RGB with the EXIF orientation applied, CMYK converted, and transparency laid
-over white. Never: a picture of more pixels than allowed (refused from the header, before decoding), or a
-truncated one completed with grey. Colour profiles are not applied.
+In: a local path. Out: uint8 [H, W, 3] RGB with the EXIF orientation applied, CMYK converted, and
+transparency laid over white. Never: a picture of more pixels than allowed (refused from the header,
+before decoding), or a truncated one completed with grey. Colour profiles are not applied.
 """
 
 import warnings

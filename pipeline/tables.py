@@ -79,7 +79,8 @@ CLIPS = pa.schema(  # a row a shot, also one too short or too bad to keep
         ("boundary_out", S),
         ("boundary_confidence", F32),
         ("signals", SIGNALS),
-        ("phash", pa.list_(pa.uint64())),
+        ("phash", pa.list_(pa.uint64())),  # a filmstrip frame each
+        ("colour", pa.list_(pa.uint8())),  # 4 × 4 means of blue-, then of red-difference chroma
         ("status", S),  # ok | failed
         ("reason", S),
     ]
