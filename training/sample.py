@@ -67,7 +67,7 @@ class Generator:
         times = time_grid(config.steps, tokens_of(shape), self.trained.flow)
         with torch.inference_mode():
             tokens = SAMPLERS[config.sampler](velocity, noise, times)  # [N, P]
-        return [self._decode(part, shape) for part in tokens.split(tokens_of(shape))]
+        return [self._decode(part, shape) for part in torch.split(tokens, tokens_of(shape))]
 
     def _decode(self, tokens: Tensor, shape: Shape) -> np.ndarray:
         info = self.trained.lineage.latents
@@ -79,7 +79,7 @@ class Generator:
 
 
 def load_generator(name: str) -> Generator:
-    """`builtin:` or a run folder, with its VAE and text encoder checked against the ones it was trained with."""
+    """`builtin:` or a run folder, with the VAE and the text encoder that it was trained with: checked."""
     trained = load_trained(name)
     lineage = trained.lineage
     text = load_text_encoder(lineage.text_encoder)
@@ -127,7 +127,9 @@ def guided_velocity(
 def _seconds_per_step(layout: Layout) -> list[float]:
     """Each sample's latent step, read back from its second step (an image has none: any will do)."""
     out = []
-    for shape, part in zip(layout.shapes, layout.seconds.split(list(layout.segments.lengths)), strict=True):
+    for shape, part in zip(
+        layout.shapes, torch.split(layout.seconds, list(layout.segments.lengths)), strict=True
+    ):
         out.append(float(part[-1]) / (shape[1] - 1) if shape[1] > 1 else 1.0)
     return out
 
