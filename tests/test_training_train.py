@@ -1,0 +1,247 @@
+"""A run on a tiny latent set: it learns, resumes exactly, commits whole checkpoints, refuses foreign ones."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pipeline import tables
+from pipeline.corpus import Corpus
+from pipeline.errors import ConfigError, FormatError, ModelError, UsageError
+from pipeline.storage import Storage
+from tokenizer_stage.shards import LatentsInfo, Sample, info_to_toml, write_shard
+from training.checkpoint import finished, load_trained, save_bundle
+from training.config import ModelConfig, TrainConfig
+from training.loader import choose_caption, open_dataset
+from training.rng import keyed
+from training.text import CachedTextEncoder
+from training.train import Trainer
+
+CHANNELS = 4
+COLOURS = {"red": 2.0, "blue": -2.0}
+CONFIG = TrainConfig(
+    model=ModelConfig(width=32, depth=1, heads=2),
+    steps=6,
+    tokens_per_pack=48,
+    compute_dtype="float32",
+    lr=2e-3,
+    warmup_steps=2,
+    val_share=0.25,
+    val_every=3,
+    checkpoint_every=3,
+)
+
+
+def embed(texts: list[str]) -> list[Tensor]:
+    """A vector a word, the same for the same word."""
+    return [
+        torch.from_numpy(
+            np.stack([keyed("word", word).standard_normal(8, dtype=np.float32) for word in text.split()])
+        )
+        for text in texts
+    ]
+
+
+def text_encoder(sha256: str = "text-1") -> CachedTextEncoder:
+    return CachedTextEncoder("builtin:", 8, sha256, embed)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    return write_corpus(tmp_path / "corpus")
+
+
+def write_corpus(root: Path, vae_sha256: str = "vae-1", captioned: bool = True) -> Corpus:
+    """Thirty constant latents of ragged shapes, named after their value."""
+    storage = Storage(str(root / "latents" / "default"))
+    samples = []
+    for n in range(30):
+        colour = list(COLOURS)[n % 2]
+        shape = (CHANNELS, 1 + n % 2, 3 + n % 3, 4)
+        record = {
+            "clip_id": f"{n:016x}-0-1000",
+            "source_id": f"{n:016x}",
+            "kind": "video",
+            "fps": 8.0,
+            "frames": 1 + 4 * (n % 2),
+            "width_px": 32,
+            "height_px": 24,
+            "captions": {"short": f"a {colour} thing", "detailed": None} if captioned else {},
+        }
+        samples.append(Sample(latent=np.full(shape, 5 * COLOURS[colour] + 1, np.float16), record=record))
+    data, rows = write_shard(samples, "shard-000000.tar")
+    storage.write_bytes("shard-000000.tar", data)
+    storage.write_bytes("index.parquet", tables.to_parquet(tables.from_rows(rows, tables.INDEX)))
+    info = LatentsInfo(
+        vae="builtin:",
+        vae_sha256=vae_sha256,
+        channels=CHANNELS,
+        stride_t=4,
+        stride_s=8,
+        mean=(1.0,) * CHANNELS,
+        std=(10.0,) * CHANNELS,
+        fps=8.0,
+        max_frames=5,
+        area_px=1024,
+    )
+    storage.write_bytes("latents.toml", info_to_toml(info))
+    return Corpus(str(root))
+
+
+def trainer(corpus: Corpus, run: Path, config: TrainConfig = CONFIG, sha256: str = "text-1") -> Trainer:
+    text = text_encoder(sha256)
+    made = Trainer(run, open_dataset(corpus, "default", None, config), text, config)
+    made.resume_or_init({"corpus": corpus.root})
+    return made
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_batches_are_normalised_and_belong_to_their_position(corpus: Corpus, tmp_path: Path) -> None:
+    loader = trainer(corpus, tmp_path / "run").loader
+    batch = loader.batch(5)
+    assert batch.clean[batch.layout.valid].abs().unique().tolist() == pytest.approx([1.0])
+    assert not batch.clean[~batch.layout.valid].any()
+    again = loader.batch(5)
+    assert batch.sample_ids == again.sample_ids
+    assert batch.prompts == again.prompts
+    for prompt, text, shape_value in zip(
+        batch.prompts, batch.texts, _values(batch.clean, batch.layout.sample), strict=True
+    ):
+        assert (prompt is None) == (text is None)
+        assert prompt is None or (("red" in prompt) == (shape_value > 0))
+
+
+def _values(clean: Tensor, sample: Tensor) -> list[float]:
+    return [float(clean[sample == n].sum()) for n in range(int(sample.max()) + 1)]
+
+
+def test_no_source_is_on_both_sides_of_the_split(corpus: Corpus) -> None:
+    dataset = open_dataset(corpus, "default", None, CONFIG)
+    train_ids, val_ids = (
+        {row["source_id"] for row in rows} for rows in (dataset.train_rows, dataset.val_rows)
+    )
+    assert train_ids
+    assert val_ids
+    assert not train_ids & val_ids
+    assert len(train_ids) + len(val_ids) == 30
+
+
+def test_the_caption_mix_follows_the_shares_of_what_there_is() -> None:
+    config = dataclasses.replace(CONFIG, detailed_share=0.6, short_share=0.3, original_share=0.1)
+    texts = {"detailed": "d", "short": "s", "original": "o"}
+    drawn = [choose_caption(texts, n / 1000, config) for n in range(1000)]
+    assert [drawn.count(kind) for kind in "dso"] == pytest.approx([600, 300, 100], abs=2)
+    assert {choose_caption({"short": "s"}, n / 10, config) for n in range(10)} == {"s"}
+
+
+def test_training_lowers_the_held_out_loss(corpus: Corpus, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, steps=80, val_every=80, checkpoint_every=80, lr=5e-3)
+    run = trainer(corpus, tmp_path / "run", config)
+    before = run.validate().loss
+    while run.step < config.steps:
+        run.train_step()
+    assert run.validation is not None
+    assert run.validation.loss < 0.6 * before
+
+
+def test_a_killed_run_takes_the_same_steps_when_resumed(corpus: Corpus, tmp_path: Path) -> None:
+    whole = trainer(corpus, tmp_path / "whole")
+    while whole.step < CONFIG.steps:
+        whole.train_step()
+    killed = trainer(corpus, tmp_path / "killed")
+    for _ in range(5):  # the checkpoint is of step 3: two steps are lost
+        killed.train_step()
+    resumed = trainer(corpus, tmp_path / "killed")
+    assert resumed.step == 3
+    while resumed.step < CONFIG.steps:
+        resumed.train_step()
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    for mine, theirs in zip(resumed.ema.model.parameters(), whole.ema.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_only_whole_checkpoints_bear_a_final_name(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trainer(corpus, tmp_path / "run")
+    for _ in range(3):
+        run.train_step()
+    assert [path.name for path in finished(run.run)] == ["step-00000003"]
+
+    def full_disk(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("training.checkpoint.save_file", full_disk)
+    run.train_step()
+    run.train_step()
+    with pytest.raises(OSError, match="no space"):
+        run.train_step()
+    monkeypatch.undo()
+    assert [path.name for path in finished(run.run)] == ["step-00000003"]
+    assert trainer(corpus, tmp_path / "run").step == 3
+
+
+def test_old_checkpoints_are_forgotten(corpus: Corpus, tmp_path: Path) -> None:
+    config = dataclasses.replace(CONFIG, checkpoint_every=1, keep_checkpoints=2)
+    run = trainer(corpus, tmp_path / "run", config)
+    for _ in range(4):
+        run.train_step()
+    assert [path.name for path in finished(run.run)] == ["step-00000003", "step-00000004"]
+
+
+def test_latents_of_another_vae_and_another_text_encoder_are_refused(corpus: Corpus, tmp_path: Path) -> None:
+    run = trainer(corpus, tmp_path / "run")
+    for _ in range(3):
+        run.train_step()
+    other = write_corpus(tmp_path / "other", vae_sha256="vae-2")
+    with pytest.raises(FormatError, match="vae_sha256"):
+        trainer(other, tmp_path / "run")
+    with pytest.raises(FormatError, match="text encoder"):
+        trainer(corpus, tmp_path / "run", sha256="text-2")
+    with pytest.raises(FormatError, match="vae_sha256"):
+        trainer(other, tmp_path / "child", dataclasses.replace(CONFIG, init=str(tmp_path / "run")))
+
+
+def test_a_resumed_run_refuses_another_seed_but_takes_more_steps(corpus: Corpus, tmp_path: Path) -> None:
+    run = trainer(corpus, tmp_path / "run")
+    for _ in range(3):
+        run.train_step()
+    with pytest.raises(ConfigError, match="another seed: 0, not 1"):
+        trainer(corpus, tmp_path / "run", dataclasses.replace(CONFIG, seed=1))
+    assert trainer(corpus, tmp_path / "run", dataclasses.replace(CONFIG, steps=9)).step == 3
+
+
+def test_a_bundle_starts_a_new_run_and_says_when_it_is_damaged(corpus: Corpus, tmp_path: Path) -> None:
+    run = trainer(corpus, tmp_path / "run")
+    for _ in range(3):
+        run.train_step()
+    trained = load_trained(str(tmp_path / "run"))
+    save_bundle(trained, tmp_path / "bundle", {"note": "test"})
+    loaded = load_trained(f"builtin:{tmp_path / 'bundle'}")
+    assert loaded.lineage == trained.lineage
+    for mine, theirs in zip(loaded.model.parameters(), trained.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=1e-3)
+    child = trainer(
+        corpus, tmp_path / "child", dataclasses.replace(CONFIG, init=f"builtin:{tmp_path / 'bundle'}")
+    )
+    assert child.step == 0
+    assert torch.equal(child.model.patch_out.weight, loaded.model.patch_out.weight)
+    weights = tmp_path / "bundle" / "builtin.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(ModelError, match="does not match"):
+        load_trained(f"builtin:{tmp_path / 'bundle'}")
+
+
+def test_a_set_without_captions_and_a_missing_run_are_errors_with_a_cure(tmp_path: Path) -> None:
+    bare = write_corpus(tmp_path / "bare", captioned=False)
+    with pytest.raises(UsageError, match="framemill caption"):
+        open_dataset(bare, "default", None, CONFIG)
+    with pytest.raises(ModelError, match="framemill train"):
+        load_trained(str(tmp_path / "nowhere"))
