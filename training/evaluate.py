@@ -1,0 +1,138 @@
+"""How good a trained model is: its held-out loss, and how many of the prompted facts its videos show.
+
+In: `builtin:` or a run folder. Out: a dict for --json. Facts are read back from the frames by the built-in
+captioner, an imperfect reader: `reader_recall` is what it finds in true videos of the same prompts that went
+through the same VAE, the most that `fact_fidelity` could show. Knows the toy world only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from captioner.adapters import load_captioner
+from captioner.data import Filmstrip
+from captioner.facts import FactScore, parse_facts, score_all, score_by_kind
+from pipeline.config import build
+from pipeline.corpus import Corpus
+from pipeline.progress import Progress
+from pipeline.stage import Failure
+from pipeline.toy_captions import caption_shot
+from pipeline.toy_render import render_frames
+from pipeline.toy_scene import Fact, Shot, sample_shot
+from tokenizer_stage.vae import VideoVAE
+from training.config import TrainConfig
+from training.loader import open_dataset
+from training.sample import Generator, SampleConfig, load_generator
+from training.validate import held_out_batches, validate
+
+READER = "builtin:"
+STRIP_FRAMES, STRIP_QUALITY = 8, 92  # as the analysis makes them
+PROMPTS_PER_PACK = 8
+Pairs = list[tuple[frozenset[Fact], frozenset[Fact]]]
+
+
+def evaluate(
+    run: str,
+    *,
+    prompts: int = 16,
+    steps: int = 20,
+    cfg: float = 4.0,
+    seed: int = 0,
+    progress: Progress = lambda done, total, facts: None,
+) -> dict[str, Any]:
+    """Figures of one model on `prompts` fresh toy-world prompts."""
+    generator = load_generator(run)
+    rng = np.random.default_rng([seed, 0xE7A1])
+    shots = [sample_shot(rng) for _ in range(prompts)]
+    texts = [caption_shot(shot, rng).detailed for shot in shots]
+    config = SampleConfig(prompt="", steps=steps, cfg=cfg, seed=seed)
+    made: list[np.ndarray] = []
+    for start in range(0, prompts, PROMPTS_PER_PACK):
+        made += generator.frames(texts[start : start + PROMPTS_PER_PACK], config)
+        progress(len(made), prompts, {})
+    true = [through_vae(generator.vae, render(shot, config)) for shot in shots]
+    wanted = [parse_facts(text) for text in texts]
+    fidelity, ceiling = read_facts(made, config.fps, wanted), read_facts(true, config.fps, wanted)
+    return {
+        "run": run,
+        "step": generator.trained.step,
+        "val_loss": held_out_loss(run, generator),
+        "fact_fidelity": round(score_all(fidelity).recall, 4),
+        "fact_precision": round(score_all(fidelity).precision, 4),
+        "reader_recall": round(score_all(ceiling).recall, 4),
+        "by_kind": {
+            kind: {
+                "fidelity": round(score.recall, 4),
+                "reader_recall": _recall(ceiling, kind),
+                "n": score.actual,
+            }
+            for kind, score in sorted(score_by_kind(fidelity).items())
+        },
+        "prompts": prompts,
+        "note": "recall of prompted facts, read back by the built-in captioner, which errs itself",
+    }
+
+
+def held_out_loss(run: str, generator: Generator) -> float | None:
+    """The validation loss of a run on the corpus it was trained on; None where that is not known."""
+    saved = Path(run) / "config.json"
+    if run.startswith("builtin:") or not saved.exists():
+        return None
+    resolved = json.loads(saved.read_text())
+    config, data = build(TrainConfig, resolved["train"]), resolved["data"]
+    dataset = open_dataset(Corpus(data["corpus"]), data["latents"], data["captions"], config)
+    batches = held_out_batches(dataset, generator.text, config)
+    trained = generator.trained
+    return validate(trained.model, batches, trained.flow, torch.float32).loss if batches else None
+
+
+def render(shot: Shot, config: SampleConfig) -> np.ndarray:
+    """The true video of a prompt: uint8 [T, H, W, 3], from the first clean frame to the last."""
+    return render_frames(shot, config.width_px, config.height_px, np.linspace(0, 1, config.frames))
+
+
+def through_vae(vae: VideoVAE, frames: np.ndarray) -> np.ndarray:
+    """Encodes and decodes, so that a true video bears the same blur as a generated one."""
+    video = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1  # [1, 3, T, H, W]
+    decoded = vae.decode(vae.encode(video))[0]
+    return ((decoded + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
+
+
+def read_facts(videos: Sequence[np.ndarray], fps: float, wanted: Sequence[frozenset[Fact]]) -> Pairs:
+    """(facts that the reader states, facts that were prompted) of each video."""
+    captions = load_captioner(READER).caption([filmstrip(frames, fps) for frames in videos])
+    read = [frozenset() if isinstance(one, Failure) else parse_facts(one.detailed) for one in captions]
+    return list(zip(read, wanted, strict=True))
+
+
+def filmstrip(frames: np.ndarray, fps: float) -> Filmstrip:
+    """Generated frames as the captioner is used to seeing a clip."""
+    at = np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int)
+    return Filmstrip(
+        clip_id="generated",
+        source_id="generated",
+        kind="video" if len(frames) > 1 else "image",
+        start_s=0.0,
+        end_s=len(frames) / fps,
+        times_s=tuple(float(i) / fps for i in at),
+        frames=tuple(_jpeg(frames[i]) for i in at),
+    )
+
+
+def _jpeg(frame: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(frame).save(file, "JPEG", quality=STRIP_QUALITY)
+    return file.getvalue()
+
+
+def _recall(pairs: Pairs, kind: str) -> float:
+    none = FactScore(correct=0, predicted=0, actual=0)
+    return round(score_by_kind(pairs).get(kind, none).recall, 4)
