@@ -8,6 +8,7 @@ from torch import Tensor
 
 from training.config import FlowConfig
 from training.diffusion import (
+    channel_weights,
     corrupt,
     draw_noise,
     draw_times,
@@ -20,7 +21,7 @@ from training.diffusion import (
 )
 from training.layout import layout_of, tokens_of
 
-FLOW = FlowConfig()
+FLOW = FlowConfig(shift=1)
 
 
 def test_corruption_runs_from_clean_to_noise() -> None:
@@ -58,6 +59,9 @@ def test_each_sample_weighs_the_same_and_invalid_or_given_cells_nothing() -> Non
         target
     )
     assert sample_losses(predicted, target, layout).tolist() == [4.0, 9.0]
+    weights = channel_weights([1.0, 4.0, 9.0, 16.0], power=0.5)
+    assert weights.tolist() == pytest.approx([0.4] * 4 + [0.8] * 4 + [1.2] * 4 + [1.6] * 4)
+    assert sample_losses(predicted, target, layout, weights=weights)[0] == pytest.approx(4.0)
     given = layout.seconds == 0
     spoilt = torch.where(given[:, None], predicted + 100, predicted)
     assert sample_losses(spoilt, target, layout, given).tolist() == [4.0, 0.0]

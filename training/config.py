@@ -33,7 +33,7 @@ class FlowConfig:
 
     logit_mean: float = 0.0
     logit_std: float = 1.0
-    shift: float = 1.0
+    shift: float = 3.0  # much of a scene (its colours) is decided under noise that hides any one token
     shift_tokens: int = 128
 
 
@@ -57,6 +57,9 @@ class TrainConfig:
     decay_share: float = 0.3  # the last share of the steps, over which the rate falls linearly to 0
     clip_norm: float = 1.0
     ema_sigma_rel: float = 0.10  # width of the averaged window as a share of the run (EDM2)
+
+    # the loss of a latent channel weighs std^power: 0 = all alike, 2 = as it moves pixels (orthonormal VAE)
+    channel_power: float = 0.5
 
     # captions: shares of the three texts (normalised over those that a clip has), and of none at all
     detailed_share: float = 0.6

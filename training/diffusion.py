@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from training.config import FlowConfig
-from training.layout import Layout, Shape, patchify
+from training.layout import PATCH, Layout, Shape, patchify
 from training.rng import keyed, keyed_normal
 
 Velocity = Callable[[Tensor, float], Tensor]  # (x [N, P], t) → dx/dt [N, P]
@@ -57,10 +57,23 @@ def corrupt(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
     return torch.lerp(clean, noise, times)
 
 
-def sample_losses(predicted: Tensor, target: Tensor, layout: Layout, given: Tensor | None = None) -> Tensor:
+def channel_weights(std: Sequence[float], power: float) -> Tensor:
+    """The weight of each entry of a token [P] in the loss: std^power of its channel, 1 on average."""
+    weights = torch.tensor(std, dtype=torch.float32) ** power  # [C]
+    return (weights / weights.mean()).repeat_interleave(PATCH * PATCH)
+
+
+def sample_losses(
+    predicted: Tensor,
+    target: Tensor,
+    layout: Layout,
+    given: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Tensor:
     """Mean squared error of each sample, float32 [S], over its own valid cells that are not given."""
     counted = layout.valid if given is None else layout.valid & ~given[:, None]
-    squared = ((predicted - target).square() * counted).sum(1)  # [N]
+    squared = (predicted - target).square() * counted  # [N, P]
+    squared = squared.sum(1) if weights is None else squared @ weights  # [N]
     sums = torch.zeros(len(layout.shapes), device=squared.device).index_add(0, layout.sample, squared)
     cells = torch.zeros_like(sums).index_add(0, layout.sample, counted.sum(1, dtype=torch.float32))
     return sums / cells.clamp(min=1)

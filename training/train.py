@@ -28,7 +28,7 @@ from training.checkpoint import (
     save_checkpoint,
 )
 from training.config import TrainConfig
-from training.diffusion import corrupt, draw_noise, draw_times, sample_losses
+from training.diffusion import channel_weights, corrupt, draw_noise, draw_times, sample_losses
 from training.ema import Ema
 from training.layout import tokens_of
 from training.loader import Batch, Dataset, Loader, open_dataset
@@ -90,6 +90,7 @@ class Trainer:
         self.model = VideoDiT(model_config).to(self.device)
         self.ema = Ema(self.model, config.ema_sigma_rel)
         self.optimizers = Optimizers(self.model, self.config)
+        self.channel_weights = channel_weights(dataset.info.std, config.channel_power)
         self.step = 0
         self.validation: Validation | None = None
 
@@ -152,7 +153,8 @@ class Trainer:
         noisy = corrupt(batch.clean, noise, times[layout.sample, None])
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             predicted = self.model(noisy, NoiseLevels.of(times, layout), layout, batch.texts)
-        loss = sample_losses(predicted, noise - batch.clean, layout).mean()
+        target = noise - batch.clean
+        loss = sample_losses(predicted, target, layout, weights=self.channel_weights).mean()
         torch.autograd.backward(loss)
         return float(loss.detach())
 
