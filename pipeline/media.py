@@ -27,6 +27,7 @@ FORMATS = (
     "ogg,mxf,nut,dv,rm,wtv,yuv4mpegpipe"
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
 SEEK_AFTER_S = 4.0  # spans that begin earlier are decoded from the start: a seek saves nothing
 SEEK_BITS = 16  # a sought frame further than this from the expected hash (of 64 bits) is not trusted
 
@@ -116,7 +117,7 @@ def probe(path: str | Path) -> MediaInfo:
         return _info(container, stream, rotation)
 
 
-def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 0) -> Iterator[Frame]:
+def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = THREADS) -> Iterator[Frame]:
     """Every good frame, in order, with strictly increasing times that begin at 0.
 
     `damage` is filled as it goes. After damage everything up to the next keyframe is left out; which frames
@@ -311,7 +312,7 @@ def _sought(path: str | Path, time_s: float, max_pixels: int) -> Iterator[Frame]
         stream = _video_stream(container, path)
         if stream.codec_context.width * stream.codec_context.height > max_pixels or stream.time_base is None:
             return
-        _set_threads(stream, 0)
+        _set_threads(stream, THREADS)
         first = next(_decoded(container, stream, Damage()), None)
         if first is None or (origin_s := _seconds(first)) is None:
             return

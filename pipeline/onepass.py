@@ -28,7 +28,6 @@ from pipeline.sandbox import SourceAnalysis
 
 CANDIDATE_S, DENSE_S, DENSE_FOR_S = 0.25, 0.1, 1.0  # spacing; spacing after a large change, and for how long
 SHARPNESS_LONG_PX = 640
-THREADS = 2  # decoding threads: workers come one to a core; the result is the same with any number
 Rows = dict[str, Any]
 
 
@@ -83,7 +82,7 @@ def read_crop(
 def _analyze_video(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
     info = media.probe(path)
     damage = media.Damage()
-    seen = _collect(path, info, config, damage, threads=THREADS)
+    seen = _collect(path, info, config, damage, threads=media.THREADS)
     if damage.dropped:  # which frames survive depends on the threads: the salvaging pass has one
         damage = media.Damage()
         seen = _collect(path, info, config, damage, threads=1)

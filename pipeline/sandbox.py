@@ -8,29 +8,23 @@ exchange one JSON header and raw buffers over pipes, never pickles.
 
 import json
 import os
-import resource
 import select
 import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from pipeline.config import AnalyzeConfig, ShotConfig
-from pipeline.errors import FramemillError, MediaError, UsageError
-from pipeline.stage import Failure, guard
+from pipeline.config import AnalyzeConfig
+from pipeline.errors import MediaError, UsageError
 
 LENGTHS = struct.Struct("<QQ")  # bytes of the JSON header, bytes of the buffers that follow it
-MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +114,8 @@ class Sandbox:
         assert child.stdout is not None
         ends_at = time.monotonic() + self.deadline_s
         try:
-            _send(child.stdin, {"function": function, **arguments}, data)
-            header, answer = _receive(child.stdout, ends_at)
+            send(child.stdin, {"function": function, **arguments}, data)
+            header, answer = receive(child.stdout, ends_at)
         except TimeoutError as error:
             self.close()
             raise MediaError(f"decoding took longer than {self.deadline_s:g} s") from error
@@ -148,7 +142,7 @@ class Sandbox:
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "MALLOC_ARENA_MAX": "2"}
             environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.sandbox", str(int(self.memory_gb * 2**30))],
+                [sys.executable, "-m", "pipeline.sandbox_child", str(int(self.memory_gb * 2**30))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -157,7 +151,8 @@ class Sandbox:
         return self._child
 
 
-def _send(stream: IO[bytes], header: dict[str, Any], data: bytes) -> None:
+def send(stream: IO[bytes], header: dict[str, Any], data: bytes) -> None:
+    """One message: the lengths, a JSON header, the buffers."""
     text = json.dumps(header).encode()
     stream.write(LENGTHS.pack(len(text), len(data)))
     stream.write(text)
@@ -165,7 +160,7 @@ def _send(stream: IO[bytes], header: dict[str, Any], data: bytes) -> None:
     stream.flush()
 
 
-def _receive(stream: IO[bytes], ends_at: float | None) -> tuple[dict[str, Any], bytes]:
+def receive(stream: IO[bytes], ends_at: float | None) -> tuple[dict[str, Any], bytes]:
     """One message; EOFError when the other side is gone, TimeoutError after `ends_at` (monotonic)."""
     header_bytes, data_bytes = LENGTHS.unpack(_read(stream, LENGTHS.size, ends_at))
     header = json.loads(_read(stream, header_bytes, ends_at))
@@ -190,68 +185,3 @@ def _death(code: int | None) -> str:
     if code is not None and code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"
-
-
-# --- the child's side
-# -------------------------------------------------------------------------------------------
-
-
-def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Runs one of the functions a parent may ask for; there are no others."""
-    from pipeline import media, onepass
-
-    function = request.pop("function")
-    if function == "analyze":
-        config = request["config"]
-        config["shots"] = ShotConfig(**config["shots"])
-        found = onepass.analyze_file(Path(request["path"]), AnalyzeConfig(**config))
-        frames = [frame for strip in found.strips for frame in strip["frames"]]
-        strips = [s | {"frames": None, "sizes": [len(f) for f in s["frames"]]} for s in found.strips]
-        return {"source": found.source, "clips": found.clips, "strips": strips}, b"".join(frames)
-    if function == "read_span":
-        span = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
-        return {"shape": list(span.shape)}, span.tobytes()
-    if function == "write_video":
-        pixels = np.frombuffer(data, np.uint8).reshape(request["shape"])
-        fps = Fraction(request["fps"]).limit_denominator(1001)
-        media.write_video(request["path"], pixels, fps, crf=request["crf"])
-        return {}, b""
-    raise UsageError(f"no function {function!r}")
-
-
-def _serve(memory_bytes: int) -> None:
-    requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # a library that prints must not talk into the protocol
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-    while True:
-        try:
-            request, data = _receive(requests, None)
-        except EOFError:
-            return
-        answer = guard(partial(_answer_or_error, request, data))
-        if isinstance(answer, Failure):  # whatever else a decoder raises becomes this input's reason
-            answer = {"error": "MediaError", "what": answer.reason, "expected": "", "fix": ""}, b""
-        _send(answers, *answer)
-
-
-def _answer_or_error(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
-    try:
-        return _answer(request, data)
-    except MemoryError:
-        return {"error": "MemoryError"}, b""
-    except FramemillError as error:
-        texts = {"what": error.what, "expected": error.expected, "fix": error.fix}
-        return {"error": type(error).__name__} | texts, b""
-
-
-def _die_with(parent: int) -> None:
-    """A killed parent cannot kill its child: the child watches for it."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]))

@@ -180,12 +180,12 @@ def dissolves(frames: np.ndarray, fps: float, config: ShotConfig, others: list[B
     found: list[Boundary] = []
     for straightness, middle, half in sorted(scored, key=lambda c: (-c[0], c[1])):
         a, b = middle - half, middle + half
-        if taken[a : b + 1].any() or min(contrast[a], contrast[b]) < 2.5 * PLAIN:
+        if taken[a : b + 1].any() or min(contrast[a], contrast[b]) < 1.5 * PLAIN:
             continue
-        first, frame = _extent(values, a, b)
+        first, frame = _extent(values, a, b, reach=round(fps))
         kind = _gradual_kind(values, steps, max(0, first - 1), frame, around=max(3, round(0.3 * fps)))
         if kind:
-            taken[a : b + 1] = True
+            taken[min(a, first) : max(b, frame) + 1] = True
             confidence = round(min(1.0, straightness), 3)
             found.append(Boundary(first=first, frame=frame, kind=kind, confidence=confidence))
     return found
@@ -246,11 +246,18 @@ def _ramp(luma: np.ndarray, start: int, end: int, margin: int) -> tuple[int, int
     return first, last
 
 
-def _extent(values: np.ndarray, a: int, b: int) -> tuple[int, int]:
-    """(first, frame) of the change between frames a and b: where the way from one to the other is 5 % and
-    95 % done."""
-    direction = values[b] - values[a]
-    done = (values[a : b + 1] - values[a]) @ direction / float(direction @ direction)  # [b - a + 1], 0 to 1
+def _extent(values: np.ndarray, a: int, b: int, reach: int) -> tuple[int, int]:
+    """(first, frame) of the change seen between frames a and b: where the way from one picture to the other
+    is 5 % and 95 % done, then outwards as long as the frames go on that way (the window may be too narrow)."""
+    change = values[b] - values[a]
+    way = change / float(change @ change)
+    done = (values[a : b + 1] - values[a]) @ way  # [b - a + 1], 0 to 1
     first = a + int(np.argmax(done > 0.05))
-    frame = b - int(np.argmax(done[::-1] < 0.95)) + 1
-    return first, max(first, min(frame, b))
+    frame = max(first, min(b, b - int(np.argmax(done[::-1] < 0.95)) + 1))
+    least = 0.35 * float(done[frame - a] - done[max(first - 1 - a, 0)]) / (frame - first + 1)
+    earliest, latest = max(1, first - reach), min(len(values) - 1, frame + reach)
+    while first > earliest and float((values[first - 1] - values[first - 2]) @ way) >= least:
+        first -= 1
+    while frame < latest and float((values[frame + 1] - values[frame]) @ way) >= least:
+        frame += 1
+    return first, frame

@@ -1,0 +1,71 @@
+"""The child's failures cost one call each, and the parent never loads a codec."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import MediaError
+from pipeline.sandbox import Sandbox
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    with Sandbox() as box:
+        box.write_video(tmp_path / "a.mp4", np.full((12, 32, 32, 3), 90, np.uint8), 12.0)
+    return tmp_path / "a.mp4"
+
+
+def span(box: Sandbox, video: Path, side: int = 8) -> np.ndarray:
+    return box.read_span(video, times_s=[0.5], crop=(0, 0, 32, 32), width_px=side, height_px=side)
+
+
+def test_a_killed_child_is_one_failed_call(video: Path) -> None:
+    with Sandbox() as box:
+        span(box, video)
+        child = box._running()
+        os.kill(child.pid, signal.SIGSTOP)  # so that it is surely inside the call when it dies
+        threading.Timer(0.2, child.kill).start()
+        with pytest.raises(MediaError, match="SIGKILL"):
+            span(box, video)
+        assert span(box, video).shape == (1, 8, 8, 3)
+
+
+def test_a_hang_is_cut_off(video: Path) -> None:
+    with Sandbox(deadline_s=0.5) as box:
+        child = box._running()
+        os.kill(child.pid, signal.SIGSTOP)
+        started = time.monotonic()
+        with pytest.raises(MediaError, match=r"longer than 0\.5 s"):
+            span(box, video)
+        assert time.monotonic() - started < 5
+        assert child.returncode is not None
+
+
+def test_too_much_memory_is_refused(video: Path) -> None:
+    with Sandbox(memory_gb=1.0) as box:
+        with pytest.raises(MediaError, match=r"memory|allocate"):
+            span(box, video, side=16000)
+        assert span(box, video).shape == (1, 8, 8, 3)
+
+
+def test_the_parent_loads_no_codec_and_the_child_ends_with_it() -> None:
+    code = (
+        "import sys\nfrom pipeline.sandbox import Sandbox\nbox = Sandbox()\n"
+        "print(box._running().pid, 'av' in sys.modules, flush=True)\nimport os\nos._exit(0)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    pid, loaded = run.stdout.split()
+    assert loaded == "False"
+    deadline = time.monotonic() + 10
+    while (
+        Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split(")")[1][:3]
+    ):
+        assert time.monotonic() < deadline, "the child outlives its parent"
+        time.sleep(0.1)
