@@ -42,14 +42,14 @@ class CaptionerConfig:
     """Sizes of the model. `image_px` is the side of the square a frame is letterboxed into."""
 
     vocab_size: int
-    image_px: int = 128
+    image_px: int = 112
     max_frames: int = 8
     width: int = 192
     heads: int = 6
     layers: int = 3
     time_layers: int = 2
     text_layers: int = 2
-    decoder_layers: int = 3
+    decoder_layers: int = 2
     pool_queries: int = 32
     context_length: int = 128
 
@@ -62,6 +62,8 @@ class ConvStem(nn.Sequential):
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
             layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+            # PyTorch's default would shrink the picture to a thirtieth: the positions would drown it.
+            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")
         super().__init__(*layers[:-1])  # no activation before the positions are added
 
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipeline.errors import ModelError
 
-STYLES = ("any", "short", "detailed")  # what the first token asks for; "any" is also plain text
+STYLES = ("any", "short", "detailed", "tags")  # what the first token asks for; "any" is also plain text
 SPECIALS = ("<pad>", "<end>", *(f"<{style}>" for style in STYLES))
 PAD_ID, END_ID = 0, 1
 
@@ -26,6 +26,7 @@ class CaptionTokenizer:
             self._bpe = Tokenizer.from_str(definition)
         except Exception as error:  # the library raises plain Exception only
             raise ModelError(f"not a tokenizer definition: {error}", expected="a tokenizers JSON") from error
+        self._bpe.encode_special_tokens = True  # "<end>" in a caption is five characters, not the end
         self.definition = definition
         self.context_length = context_length
         self.vocab_size = self._bpe.get_vocab_size()

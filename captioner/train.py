@@ -4,9 +4,10 @@ In: a `TrainConfig`; filmstrips of a rendered toy-world folder, or of shots draw
 rendered in memory as they are needed. Out: a folder that `load_model` reads (the averaged weights, saved at
 every evaluation, so that the latest can always be used) and metrics.jsonl. Never touches real footage.
 
-One step takes one batch of clips with one frame count; each clip is seen with a short and a detailed
-caption, a quarter of the time under the neutral `<any>` style, then sometimes worded as users type: lower
-case, no full stop. Everything drawn depends on (seed, step) alone.
+One step takes one batch of clips with one frame count. Each clip is seen with three texts: its short and its
+detailed caption (a quarter of the time under the neutral `<any>` style, then sometimes worded as users type:
+lower case, no full stop) and its bare facts under `<tags>`. The captions' wording is mostly chance; the tags
+have none, so nearly all of their gradient is about what is seen. Everything drawn depends on (seed, step).
 """
 
 import itertools
@@ -31,7 +32,7 @@ from captioner.tokenizer import PAD_ID, train_tokenizer
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 from pipeline.toy_captions import caption_shot
-from pipeline.toy_scene import sample_shot
+from pipeline.toy_scene import Fact, sample_shot
 
 ENDLESS = "endless:"  # instead of a folder: shots rendered in memory, none seen twice
 TOKENIZER_EXAMPLES = 4000
@@ -46,8 +47,9 @@ class TrainConfig:
     init: str = ""  # a folder to go on from; empty: from scratch
     freeze_text: bool = False  # keep the text tower as it is: other models were trained on its features
     steps: int = 3000
-    batch: int = 16
-    frame_counts: tuple[int, ...] = (4, 4, 4, 4, 8, 1)  # drawn per step; 1 trains on images
+    frame_counts: tuple[int, ...] = (4, 4, 4, 8, 1)  # drawn per step; 1 trains on images
+    frames_per_batch: int = 64
+    max_batch: int = 40
     learning_rate: float = 8e-4
     warmup_steps: int = 150
     decay_share: float = 0.4
@@ -55,7 +57,7 @@ class TrainConfig:
     caption_weight: float = 2.0  # CoCa's loss weights: captioning 2, contrastive 1
     average: float = 0.998  # of the exponential moving average that is saved
     eval_every: int = 250
-    eval_examples: int = 96
+    eval_examples: int = 72
     vocab_size: int = 1024
     seed: int = 0
     bfloat16: bool = True
@@ -68,6 +70,10 @@ class TrainConfig:
                 f"frame_counts {self.frame_counts}, steps {self.steps}",
                 expected=f"counts from 1 to {STRIP_FRAMES}, at least one step",
             )
+
+    def batch_of(self, count: int) -> int:
+        """Clips in a batch of clips with `count` frames."""
+        return max(1, min(self.frames_per_batch // count, self.max_batch))
 
 
 def train(
@@ -123,7 +129,7 @@ def _words(model: VideoCoCa, strips: Sequence[Filmstrip]) -> list[tuple[str, str
 class _Batch:
     frames: torch.Tensor  # uint8 [B, T, 3, S, S]
     times_s: torch.Tensor  # [B, T]
-    texts: tuple[torch.Tensor, ...]  # ids [B, L]: short, detailed
+    texts: tuple[torch.Tensor, ...]  # ids [B, L]: short, detailed, tags
 
 
 def _train_step(
@@ -171,7 +177,7 @@ def _fresh_model(config: TrainConfig) -> VideoCoCa:
         rng = np.random.default_rng([config.seed, 2, index])
         shot = sample_shot(rng, is_image=index % 6 == 0, with_text=index % 4 == 0)
         caption = caption_shot(shot, rng)
-        texts += [caption.short, caption.detailed, _as_typed(caption.short)]
+        texts += [caption.short, caption.detailed, _as_typed(caption.short), tags_of(shot.facts)]
     context = CaptionerConfig(vocab_size=0).context_length
     tokenizer = train_tokenizer(texts, config.vocab_size, context)
     return VideoCoCa(CaptionerConfig(vocab_size=tokenizer.vocab_size), tokenizer)
@@ -180,13 +186,14 @@ def _fresh_model(config: TrainConfig) -> VideoCoCa:
 def _to_batch(examples: Sequence[Example], model: VideoCoCa, rng: np.random.Generator) -> _Batch:
     tokenizer = model.tokenizer
     videos = [strip_pixels(e.strip, model.config.image_px, model.config.max_frames) for e in examples]
-    rows: dict[str, list[torch.Tensor]] = {"short": [], "detailed": []}
+    rows: dict[str, list[torch.Tensor]] = {"short": [], "detailed": [], "tags": []}
     for example in examples:
         for style, text in (("short", example.caption.short), ("detailed", example.caption.detailed)):
             neutral = rng.random() < ANY_STYLE_SHARE
             if neutral and rng.random() < 0.5:
                 text = _as_typed(text)
             rows[style].append(torch.tensor(tokenizer.encode(text, "any" if neutral else style)))
+        rows["tags"].append(torch.tensor(tokenizer.encode(tags_of(example.facts), "tags")))
     return _Batch(
         frames=torch.stack([frames for frames, _ in videos]),
         times_s=torch.stack([times_s for _, times_s in videos]),
@@ -195,6 +202,18 @@ def _to_batch(examples: Sequence[Example], model: VideoCoCa, rng: np.random.Gene
             for ids in rows.values()
         ),
     )
+
+
+def tags_of(facts: frozenset[Fact]) -> str:
+    """The facts in one fixed order and wording, object by object: "blue plain background, camera still, red
+    star moving left small"."""
+    scene = [fact.value for fact in sorted(facts) if fact.kind == "background"]
+    parts = [f"{' '.join(scene)} background"]
+    parts += [f"{fact.kind} {fact.value}" for fact in sorted(facts) if fact.kind in ("camera", "text")]
+    for name in sorted(fact.value for fact in facts if fact.kind == "object"):
+        details = [fact.value for fact in sorted(facts) if fact.subject == name and fact.kind != "object"]
+        parts.append(" ".join([name, *details]))
+    return ", ".join(parts)
 
 
 def _as_typed(text: str) -> str:
@@ -206,7 +225,8 @@ def _endless_examples(config: TrainConfig) -> Iterator[list[Example]]:
     """Batches of fresh shots, each seen once."""
     for step in itertools.count():
         count = int(np.random.default_rng([config.seed, 3, step]).choice(config.frame_counts))
-        yield [toy_example(config.seed, step * config.batch + i, count) for i in range(config.batch)]
+        first = step * config.max_batch
+        yield [toy_example(config.seed, first + i, count) for i in range(config.batch_of(count))]
 
 
 def _folder_examples(config: TrainConfig, toyworld: Path) -> Iterator[list[Example]]:
@@ -218,7 +238,7 @@ def _folder_examples(config: TrainConfig, toyworld: Path) -> Iterator[list[Examp
         rng = np.random.default_rng([config.seed, 3, step])
         count = int(rng.choice(config.frame_counts))
         pool = strips["image" if count == 1 else "video"] or strips["video"] or strips["image"]
-        chosen = [pool[int(i)] for i in rng.integers(len(pool), size=config.batch)]
+        chosen = [pool[int(i)] for i in rng.integers(len(pool), size=config.batch_of(count))]
         yield [replace(e, strip=_thinned(e.strip, count)) for e in chosen]
 
 

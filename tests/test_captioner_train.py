@@ -1,0 +1,121 @@
+"""Training: it learns, it is reproducible, it goes on from saved weights, and evaluation counts right."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioner import train as training
+from captioner.data import Filmstrip, toy_example
+from captioner.evaluate import evaluate, evaluate_examples
+from captioner.model import CONFIG_NAME, CaptionerConfig, load_model
+from captioner.train import ENDLESS, HELD_OUT_SEED, TrainConfig, tags_of, train
+from pipeline.errors import ConfigError
+from pipeline.toyworld import ToyWorldConfig, render_corpus
+
+TINY = TrainConfig(
+    steps=6,
+    frames_per_batch=8,
+    max_batch=4,
+    eval_every=3,
+    eval_examples=2,
+    frame_counts=(2, 1),
+    warmup_steps=1,
+)
+
+
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same architecture at a size that trains in a second."""
+
+    def sized(vocab_size: int) -> CaptionerConfig:
+        return CaptionerConfig(
+            vocab_size=vocab_size,
+            image_px=32,
+            width=32,
+            heads=2,
+            layers=2,
+            time_layers=1,
+            text_layers=1,
+            decoder_layers=1,
+            pool_queries=4,
+        )
+
+    monkeypatch.setattr(training, "CaptionerConfig", sized)
+    monkeypatch.setattr(training, "TOKENIZER_EXAMPLES", 50)
+
+
+def rows(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    train(ENDLESS, tmp_path, replace(TINY, steps=60, eval_every=20, learning_rate=3e-3))
+    losses = [row["captioning"] for row in rows(tmp_path)]
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_the_same_run_gives_the_same_weights(tmp_path: Path) -> None:
+    for name in "ab":
+        train(ENDLESS, tmp_path / name, TINY)
+    assert load_model(tmp_path / "a").weights_sha256 == load_model(tmp_path / "b").weights_sha256
+    train(ENDLESS, tmp_path / "c", replace(TINY, seed=1))
+    assert load_model(tmp_path / "a").weights_sha256 != load_model(tmp_path / "c").weights_sha256
+
+
+def test_a_frozen_text_tower_keeps_its_hash(tmp_path: Path) -> None:
+    train(ENDLESS, tmp_path / "a", TINY)
+    train(ENDLESS, tmp_path / "b", replace(TINY, init=str(tmp_path / "a"), freeze_text=True))
+    first, second = load_model(tmp_path / "a"), load_model(tmp_path / "b")
+    assert first.text_sha256 == second.text_sha256
+    assert first.weights_sha256 != second.weights_sha256
+
+
+def test_a_rendered_folder_trains_and_evaluates(tmp_path: Path) -> None:
+    render_corpus(tmp_path / "toy", ToyWorldConfig(videos=1, images=1, seed=2, max_shots=2))
+    seen: list[tuple[int, int]] = []
+    train(
+        tmp_path / "toy", tmp_path / "out", TINY, progress=lambda done, total, _: seen.append((done, total))
+    )
+    assert seen[-1] == (6, 6)
+    figures = evaluate(f"builtin:{tmp_path / 'out'}", tmp_path / "toy", limit=2)
+    assert figures["n"] == 2
+    assert json.loads((tmp_path / "out" / CONFIG_NAME).read_text())["training"]["steps"] == 6
+
+
+def test_evaluation_counts_facts() -> None:
+    examples = [toy_example(7, index) for index in range(6)]
+
+    def truth(strips: Sequence[Filmstrip]) -> list[tuple[str, str]]:
+        by_id = {example.strip.clip_id: example for example in examples}
+        return [(by_id[s.clip_id].caption.short, by_id[s.clip_id].caption.detailed) for s in strips]
+
+    perfect = evaluate_examples(truth, examples)
+    assert (perfect["fact_precision"], perfect["fact_recall"], perfect["hallucination"]) == (1.0, 1.0, 0.0)
+    assert perfect["short_precision"] == 1.0
+    silent = evaluate_examples(lambda strips: [("", "")] * len(strips), examples)
+    assert (silent["fact_recall"], silent["hallucination"]) == (0.0, 0.0)
+    others = [replace(example, facts=examples[i - 1].facts) for i, example in enumerate(examples)]
+    assert evaluate_examples(truth, others)["hallucination"] > 0.3
+
+
+def test_tags_name_every_fact_in_one_order() -> None:
+    for index in range(20):
+        facts = toy_example(7, index, 1 if index % 3 == 0 else 8).facts
+        tags = tags_of(facts)
+        assert all(fact.value in tags for fact in facts)
+        assert tags == tags_of(frozenset(sorted(facts, reverse=True)))
+
+
+def test_a_seed_may_not_reach_the_held_out_set() -> None:
+    with pytest.raises(ConfigError, match="held-out"):
+        replace(TINY, seed=HELD_OUT_SEED)
+
+
+def test_training_leaves_no_gradient_in_the_saved_model(tmp_path: Path) -> None:
+    train(ENDLESS, tmp_path, replace(TINY, steps=1))
+    assert not any(p.requires_grad for p in load_model(tmp_path).parameters())
+    assert torch.is_grad_enabled()
