@@ -9,7 +9,7 @@ they are decoded, so that the decoder forgives a generator's small errors. Never
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import UsageError
 from pipeline.progress import Progress
 from tokenizer_stage.pca import LinearCodec, fit_linear, from_blocks, to_blocks
 from tokenizer_stage.pool import Pool, read_pool
@@ -33,6 +34,7 @@ STATS_SPANS = 512
 class TrainVaeConfig:
     """How the built-in VAE is trained."""
 
+    model: BuiltinSpec = field(default_factory=BuiltinSpec)
     steps: int = 2300
     batch: int = 16
     frames: int = 17
@@ -59,7 +61,7 @@ def fit(
     """Trains on pools of spans that are drawn alike often; saves to `out` as it goes and at the end."""
     rng = np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)
-    vae = BuiltinVAE(BuiltinSpec())
+    vae = BuiltinVAE(config.model)
     vae.linear = fit_closed_form(pools, vae.channels, rng)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=config.learning_rate, betas=BETAS, weight_decay=0.01)
     started, psnrs, record = time.monotonic(), [0.0], dict(note)
@@ -95,30 +97,34 @@ def fit_closed_form(pools: Sequence[Pool], channels: int, rng: np.random.Generat
 
 def next_batch(pools: Sequence[Pool], config: TrainVaeConfig, rng: np.random.Generator) -> Tensor:
     """A batch `[B, 3, T, H, W]` in [-1, 1] of one random crop size; every eighth batch is of images."""
-    height_px, width_px = CROPS_PX[rng.integers(len(CROPS_PX))]
     frames = 1 if rng.random() < 0.125 else config.frames
+    fitting = {crop: [_fitting(pool, frames, crop) for pool in pools] for crop in CROPS_PX}
+    crops = [crop for crop, by_pool in fitting.items() if all(by_pool)]
+    if not crops:
+        raise UsageError(
+            f"a media folder has no span of {frames} frames of {CROPS_PX[0][1]}×{CROPS_PX[0][0]} pixels",
+            fix="name folders with longer or larger videos, or --set frames=9",
+        )
+    crop = crops[int(rng.integers(len(crops)))]
     videos: list[Tensor] = []
-    while len(videos) < config.batch:
-        pool = pools[len(videos) % len(pools)]
-        crop = random_crop(pool[int(rng.integers(len(pool)))], frames, height_px, width_px, rng)
-        if crop is not None:
-            videos.append(to_video(crop))
+    for number in range(config.batch):
+        spans = fitting[crop][number % len(pools)]
+        window = random_crop(spans[int(rng.integers(len(spans)))], frames, *crop, rng)
+        videos.append(to_video(window))
     return torch.stack(videos)
+
+
+def _fitting(pool: Pool, frames: int, crop: tuple[int, int]) -> Pool:
+    """The spans that a crop of this many frames and (height, width) can be cut from."""
+    return [s for s in pool if len(s) >= frames and s.shape[1] >= crop[0] and s.shape[2] >= crop[1]]
 
 
 def random_crop(
     frames: np.ndarray, count: int, height_px: int, width_px: int, rng: np.random.Generator
-) -> np.ndarray | None:
-    """A random window `[count, height_px, width_px, 3]`, mirrored or reversed at random; None when the
-    span is too small for it."""
-    t, h, w, _ = frames.shape
-    if t < count or h < height_px or w < width_px:
-        return None
-    first, top, left = (
-        rng.integers(t - count + 1),
-        rng.integers(h - height_px + 1),
-        rng.integers(w - width_px + 1),
-    )
+) -> np.ndarray:
+    """A random window `[count, height_px, width_px, 3]`, mirrored or reversed at random."""
+    room = (frames.shape[0] - count, frames.shape[1] - height_px, frames.shape[2] - width_px)
+    first, top, left = (int(rng.integers(extra + 1)) for extra in room)
     window = frames[first : first + count, top : top + height_px, left : left + width_px]
     if rng.random() < 0.5:
         window = window[:, :, ::-1]

@@ -1,0 +1,189 @@
+"""The encode stage on a real little corpus: resume, failures, takedown, and a verify that sees damage."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline import tables
+from pipeline.analyze import analyze_corpus
+from pipeline.config import Config, EncodeConfig
+from pipeline.corpus import JUDGED_PATH, Corpus
+from pipeline.discover import discover
+from pipeline.errors import FormatError, ModelError
+from pipeline.judge import judge_corpus
+from pipeline.runner import LocalExecutor, Receipt, RunSummary
+from pipeline.stage import Stage, Task
+from pipeline.toyworld import ToyWorldConfig, render_corpus
+from tokenizer_stage.encode import EncodeStage, encode_corpus, kept_clips
+from tokenizer_stage.plan import plan_shards
+from tokenizer_stage.shards import ShardReader
+from tokenizer_stage.verify import verify
+
+CONFIG = Config(encode=EncodeConfig(samples_per_shard=4))
+LATENTS = "latents/default"
+
+
+def quiet(done: int, total: int, facts: Any) -> None:
+    """Progress to nobody."""
+
+
+def encode(root: Path, config: Config = CONFIG) -> RunSummary:
+    return encode_corpus(Corpus(str(root)), config, LocalExecutor(), quiet)
+
+
+def tars(root: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted((root / LATENTS).glob("*.tar"))}
+
+
+@pytest.fixture(scope="module")
+def judged_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus of a few toy videos and images, analysed and judged."""
+    media, root = tmp_path_factory.mktemp("media"), tmp_path_factory.mktemp("corpus")
+    render_corpus(media, ToyWorldConfig(videos=3, images=2, seed=5, area_px=96 * 64))
+    corpus = Corpus(str(root))
+    analyze_corpus(corpus, discover([str(media)]).inputs, CONFIG, LocalExecutor(), quiet)
+    judge_corpus(corpus, CONFIG)
+    return root
+
+
+@pytest.fixture(scope="module")
+def encoded_root(judged_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("encoded") / "corpus"
+    shutil.copytree(judged_root, root)
+    summary = encode(root)
+    assert not summary.lost
+    assert summary.counts["failed"] == 0
+    return root
+
+
+@pytest.fixture
+def root(encoded_root: Path, tmp_path: Path) -> Path:
+    """A copy to break."""
+    return Path(shutil.copytree(encoded_root, tmp_path / "corpus"))
+
+
+def test_every_kept_clip_is_one_sample_and_verify_agrees(encoded_root: Path) -> None:
+    corpus = Corpus(str(encoded_root))
+    report = verify(corpus, "default", decode_back=3)
+    kept = [row["clip_id"] for row in corpus.judged().to_pylist() if row["status"] == "kept"]
+    assert report["errors"] == []
+    assert report["samples"] == len(kept) > 4
+    assert report["shards"] > 1
+    assert report["decode_back"]["samples"] == 3
+    assert report["decode_back"]["min_db"] > 18
+
+
+def test_samples_hold_what_the_design_promises(encoded_root: Path) -> None:
+    reader = ShardReader(str(encoded_root / LATENTS))
+    kinds = set()
+    for row in reader.rows():
+        latent, record = reader.read_latent(row), reader.read_json(row)
+        kinds.add(row["kind"])
+        assert latent.shape == (16, 1 + (row["frames"] - 1) // 4, row["height_px"] // 8, row["width_px"] // 8)
+        assert row["width_px"] * row["height_px"] <= CONFIG.encode.area_px
+        assert row["frames"] == 1 if row["kind"] == "image" else row["frames"] <= CONFIG.encode.max_frames
+        assert record["vae_sha256"] == reader.info.vae_sha256
+        assert record["signals"] is not None
+        assert record["captions"]["detailed"] is None  # nothing captioned this corpus
+    assert kinds == {"video", "image"}
+    mean, std = np.array(reader.info.mean)[:, None], np.array(reader.info.std)[:, None]
+    stacked = np.concatenate([reader.read_latent(row).reshape(16, -1) for row in reader.rows()], axis=1)
+    normal = (stacked.astype(np.float32) - mean) / std
+    assert 0.3 < normal.std() < 2.0
+
+
+def test_a_second_run_does_nothing_and_a_lost_part_redoes_one_shard(root: Path) -> None:
+    before = tars(root)
+    assert encode(root).tasks == 0
+    part = next((root / LATENTS / "parts").iterdir())
+    part.unlink()
+    assert encode(root).tasks == 1
+    assert tars(root) == before
+
+
+class Killed(LocalExecutor):
+    """Dies after its first task."""
+
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+        yield from super().execute(stage, tasks[:1], root)
+        raise KeyboardInterrupt
+
+
+def test_a_killed_run_leaves_no_readable_set_and_resumes_to_the_same_bytes(
+    judged_root: Path, encoded_root: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(judged_root, tmp_path / "corpus"))
+    with pytest.raises(KeyboardInterrupt):
+        encode_corpus(Corpus(str(root)), CONFIG, Killed(), quiet)
+    with pytest.raises(FormatError, match="framemill encode"):
+        ShardReader(str(root / LATENTS))
+    assert encode(root).tasks == len(tars(encoded_root)) - 1
+    assert tars(root) == tars(encoded_root)
+    assert (root / LATENTS / "index.parquet").read_bytes() == (
+        encoded_root / LATENTS / "index.parquet"
+    ).read_bytes()
+
+
+def test_a_clip_that_is_no_longer_kept_leaves_the_shards(root: Path) -> None:
+    corpus = Corpus(str(root))
+    rows = corpus.judged().to_pylist()
+    dropped = next(row for row in rows if row["status"] == "kept")
+    dropped |= {"status": "rejected", "reasons": ["short"]}
+    corpus.storage.write_bytes(JUDGED_PATH, tables.to_parquet(tables.from_rows(rows, tables.JUDGED)))
+    assert any("not kept" in error for error in verify(corpus, "default", 0)["errors"])
+    assert encode(root).tasks <= 1  # none when it was alone in its shard
+    assert verify(corpus, "default", 0)["errors"] == []
+    assert all(dropped["clip_id"].encode() not in data for data in tars(root).values())
+
+
+def test_a_source_that_vanished_is_a_failed_row_with_a_reason(judged_root: Path) -> None:
+    corpus = Corpus(str(judged_root))
+    plan = kept_clips(corpus, "")
+    plan[0] |= {"uri": "/nowhere/gone.mp4"}
+    stage = EncodeStage(config=CONFIG.encode, vae_sha256=load_sha())
+    stage.setup()
+    task = next(t for t in plan_shards(plan, 4, "f" * 16) if plan[0]["clip_id"] in str(t.inputs["clip_id"]))
+    result = stage.process(task)
+    part = tables.from_parquet(result.outputs[-1].data, tables.INDEX).to_pylist()
+    lost = [row for row in part if row["status"] == "failed"]
+    assert [row["clip_id"] for row in lost] == [plan[0]["clip_id"]]
+    assert lost[0]["reason"] == "no such file"
+    assert len(part) == task.inputs.num_rows
+    assert result.counts == {"ok": len(part) - 1, "failed": 1}
+
+
+def test_verify_sees_one_flipped_byte_and_a_stray_tar(root: Path) -> None:
+    row = ShardReader(str(root / LATENTS)).rows()[0]
+    path = root / LATENTS / row["shard"]
+    data = bytearray(path.read_bytes())
+    data[row["offset"] + 200] ^= 1
+    path.write_bytes(data)
+    (root / LATENTS / "shard-999999.tar").write_bytes(b"")
+    errors = verify(Corpus(str(root)), "default", decode_back=2)["errors"]
+    assert any(row["clip_id"] in error and "damaged" in error for error in errors)
+    assert any("shard-999999" in error for error in errors)
+    assert len(errors) == 2
+
+
+def test_other_settings_make_other_parts(root: Path) -> None:
+    smaller = replace(CONFIG, encode=replace(CONFIG.encode, area_px=64 * 48))
+    before = len(tars(root))
+    assert encode(root, smaller).tasks == before
+    assert verify(Corpus(str(root)), "default", 0)["errors"] == []
+    assert len(list((root / LATENTS / "parts").iterdir())) == before
+
+
+def test_a_worker_with_other_weights_refuses() -> None:
+    with pytest.raises(ModelError, match="same weights"):
+        EncodeStage(config=CONFIG.encode, vae_sha256="0" * 64).setup()
+
+
+def load_sha() -> str:
+    from tokenizer_stage.vae import load_vae
+
+    return load_vae("builtin:").weights_sha256

@@ -1,0 +1,95 @@
+"""Training and measuring the built-in VAE: a tiny run on a tiny toy world, deterministic and useful."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.errors import MediaError, UsageError
+from pipeline.toyworld import ToyWorldConfig, render_corpus
+from tokenizer_stage.eval_vae import evaluate
+from tokenizer_stage.pool import Pool, is_held_out, media_files, read_pool
+from tokenizer_stage.train_vae import TrainVaeConfig, fit, next_batch, random_crop, train_vae
+from tokenizer_stage.vae import BuiltinSpec, load_builtin
+
+TINY = TrainVaeConfig(
+    model=BuiltinSpec(width=16, encoder_depth=1, decoder_depth=1, fine_width=8, fine_depth=1),
+    steps=30,
+    batch=4,
+    warmup_steps=5,
+    learning_rate=3e-3,
+    spans_per_clip=2,
+)
+
+
+def quiet(done: int, total: int, facts: Any) -> None:
+    """Progress to nobody."""
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("toy")
+    render_corpus(folder, ToyWorldConfig(videos=8, images=1, seed=3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool(toy: Path) -> Pool:
+    return read_pool(str(toy), 2, 0)
+
+
+def test_the_pool_holds_no_held_out_file(toy: Path, pool: Pool) -> None:
+    held_out = [path for path in media_files(str(toy)) if is_held_out(path)]
+    assert 0 < len(held_out) < len(media_files(str(toy)))
+    assert is_held_out("/one/folder/a.mp4") == is_held_out("s3://other/a.mp4")
+    assert all(span.dtype == np.uint8 and span.shape[3] == 3 for span in pool)
+    assert all(len(span) % 4 == 1 and span.shape[1] % 8 == 0 and span.shape[2] % 8 == 0 for span in pool)
+
+
+def test_a_batch_has_one_shape_and_the_range_of_a_vae(pool: Pool) -> None:
+    batch = next_batch([pool], TINY, np.random.default_rng(0))
+    assert batch.shape[:2] == (4, 3)
+    assert batch.min() >= -1
+    assert batch.max() <= 1
+
+
+def test_spans_too_small_for_any_crop_are_an_error_not_a_hang() -> None:
+    rng = np.random.default_rng(0)
+    small = np.zeros((17, 32, 32, 3), np.uint8)
+    with pytest.raises(UsageError, match="17 frames"):
+        next_batch([[small]], replace(TINY, frames=17), rng)
+    assert random_crop(small, 5, 24, 32, rng).shape == (5, 24, 32, 3)
+
+
+def test_training_saves_the_same_weights_twice_and_beats_its_start(pool: Pool, tmp_path: Path) -> None:
+    seen: list[float] = []
+    fit([pool], tmp_path / "a", TINY, lambda done, total, facts: seen.append(float(str(facts["loss"]))), {})
+    fit([pool], tmp_path / "b", TINY, quiet, {})
+    one, other = load_builtin(tmp_path / "a"), load_builtin(tmp_path / "b")
+    assert one.weights_sha256 == other.weights_sha256
+    assert np.mean(seen[-10:]) < np.mean(seen[:3])
+    assert (one.std > 0).all()
+
+
+def test_train_and_evaluate_on_folders(toy: Path, tmp_path: Path) -> None:
+    record = train_vae([str(toy)], str(tmp_path), TINY, quiet)
+    assert record["trained"]["steps"] == TINY.steps
+    report = evaluate(f"builtin:{tmp_path}", str(toy), quiet)
+    assert report["count"] == len(media_files(str(toy))) == len(report["files"])
+    assert 0 < report["held_out"]["count"] < report["count"]
+    assert report["psnr_pca_db"] > 20
+    assert report["failed"] == {}
+
+
+def test_a_folder_of_broken_media_says_why(tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
+    with pytest.raises(MediaError, match="nothing to measure"):
+        evaluate("builtin:", str(tmp_path), quiet)
+
+
+@pytest.mark.slow
+def test_the_bundled_vae_beats_block_pca_on_real_clips(media_dir: Path) -> None:
+    report = evaluate("builtin:", str(media_dir / "clips"), quiet)
+    assert report["held_out"]["psnr_db"] > report["held_out"]["psnr_pca_db"]
