@@ -248,7 +248,8 @@ def _ramp(luma: np.ndarray, start: int, end: int, margin: int) -> tuple[int, int
 
 def _extent(values: np.ndarray, a: int, b: int, reach: int) -> tuple[int, int]:
     """(first, frame) of the change seen between frames a and b: where the way from one picture to the
-    other is 5 % and 95 % done, then outwards while the frames go on that way (the window may be too narrow)."""
+    other is 5 % and 95 % done, then outwards while the frames go on that way (the window may be too
+    narrow)."""
     change = values[b] - values[a]
     way = change / float(change @ change)
     done = (values[a : b + 1] - values[a]) @ way  # [b - a + 1], 0 to 1

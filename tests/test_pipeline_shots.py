@@ -48,6 +48,12 @@ def test_a_flash_is_no_cut(length: int) -> None:
     assert found(video(a[:40], flash, a[40 + length :])) == []
 
 
+def test_a_flash_that_fades_away_is_no_cut() -> None:
+    a = shot(1, 80)
+    glow = [a[40] + 35 * share for share in (1.0, 0.65, 0.32)]
+    assert found(video(a[:40], np.stack(glow), a[43:])) == []
+
+
 def test_doubled_frames_do_not_hide_a_cut_nor_make_one() -> None:
     frames = video(shot(1, 30), shot(2, 30)).repeat(2, axis=0)
     assert [b.frame for b in found(frames)] == [60]
