@@ -8,7 +8,6 @@ latents again. Never changes an earlier caption set of another captioner.
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.adapters import Caption, Captioner, load_captioner
@@ -58,11 +57,11 @@ class RecaptionStage:
 
 def read_strips(corpus: Corpus, clip_ids: Sequence[str]) -> dict[str, Filmstrip]:
     """The filmstrips of these clips, as far as there are any, with their spans."""
-    clips = corpus.clips()
-    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=pa.array(clip_ids, pa.string())))
     spans = {
         row["clip_id"]: row
-        for row in clips.select(["clip_id", "source_id", "kind", "start_s", "end_s"]).to_pylist()
+        for row in corpus.clips(clip_ids)
+        .select(["clip_id", "source_id", "kind", "start_s", "end_s"])
+        .to_pylist()
     }
     return {
         row["clip_id"]: Filmstrip(
@@ -113,7 +112,7 @@ def recaption_corpus(
     captioner = load_captioner(config.caption.captioner, config.caption.max_tokens)
     name = captioner.dir_name
     settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
-    stage_fingerprint = fingerprint(*settings)
+    stage_fingerprint = fingerprint(*settings, corpus.fingerprints().get("analyze"))  # whose filmstrips
     corpus.record(config, f"captions/{name}", stage_fingerprint)
     judged = corpus.judged()
     kept = judged.filter(pc.equal(judged["status"], "kept")).select(["clip_id"])

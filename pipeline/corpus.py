@@ -145,6 +145,11 @@ class Corpus:
         names = self.storage.list(folder, ".parquet")
         return [n.removesuffix(".parquet") for n in names if n.startswith(f"{current[:8]}-")]
 
+    def analyzed_fingerprint(self) -> str:
+        """Changes whenever the rows of sources, clips or strips may have."""
+        keys = [[key, *rows["source_key"].to_pylist()] for key, rows in self._analyzed()]
+        return fingerprint(keys)
+
     def _analyzed(self) -> list[tuple[str, pa.Table]]:
         """(part key, its rows that belong to current inputs) for every current analyze part."""
         wanted = self.inputs()["source_key"]
@@ -157,7 +162,7 @@ class Corpus:
         return found
 
     def _of_sources(self, folder: str, schema: pa.Schema, clip_ids: Iterable[str] | None = None) -> pa.Table:
-        """Rows of the parts that hold current sources; with ids, only of parts that hold sources of theirs."""
+        """Rows of the parts with current sources; with ids, only of parts with sources of theirs."""
         asked = None if clip_ids is None else pa.array(sorted(set(clip_ids)), pa.string())
         parts = [schema.empty_table()]
         for key, sources in self._analyzed():

@@ -75,12 +75,15 @@ def duplicates(clips: pa.Table, rows: list[int], max_distance: float) -> dict[in
 
 
 def judge_corpus(corpus: Corpus, config: Config) -> RunSummary:
-    """Judges all current clips and writes judged.parquet."""
+    """Judges all current clips and writes judged.parquet, unless clips and rules are as they were."""
     started = time.monotonic()
+    current = fingerprint(config.judge, VERSION, corpus.analyzed_fingerprint())
+    if corpus.fingerprints().get("judge") == current and corpus.storage.exists(JUDGED_PATH):
+        corpus.record(config, "judge", current)
+        return RunSummary(stage="judge", tasks=0, lost=(), counts={}, seconds=time.monotonic() - started)
     verdicts = judge(corpus.clips(), config.judge)
     corpus.storage.write_bytes(JUDGED_PATH, tables.to_parquet(verdicts))
-    upstream = corpus.fingerprints().get("analyze", "")
-    corpus.record(config, "judge", fingerprint(config.judge, VERSION, upstream))
+    corpus.record(config, "judge", current)
     counts = {v["values"]: v["counts"] for v in pc.value_counts(verdicts["status"]).to_pylist()}
     spent_s = time.monotonic() - started
     return RunSummary(stage="judge", tasks=1, lost=(), counts=dict(sorted(counts.items())), seconds=spent_s)
