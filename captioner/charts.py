@@ -14,7 +14,7 @@ from captioner.page import Html, count, el, number
 from captioner.quality import quantile
 
 _WIDTH, _HEIGHT = 260, 150  # view box; drawn 235 to 370 px wide, so 11 px text stays legible
-_LEFT, _RIGHT, _TOP, _BOTTOM = 38, 6, 8, 32
+_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 6, 8, 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +86,7 @@ def histogram(
     drawn += _axes(ticks, low, high, [(0.0, "0"), (float(tallest), count(tallest))], 0.0, float(tallest))
     measured = [s for s in series if s.values]
     told = [f"{s.name}: {_summary(s.values)}" if len(series) > 1 else _summary(s.values) for s in measured]
-    note = "; ".join(told) + (". The outer bars hold the outer 1 %." if clipped else ".")
+    note = "; ".join(told) + (". The outer bars hold the outer 1\u00a0%." if clipped else ".")
     return _figure(title, unit, note, drawn)
 
 
@@ -206,8 +206,9 @@ def _ticks(low: float, high: float, wanted: int) -> list[tuple[float, str]]:
     step = min((m * power for m in (1, 2, 5, 10)), key=lambda s: abs(s - rough))
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
-    digits = max(0, -math.floor(math.log10(step)))
-    values = [(i * step, f"{i * step:,.{digits}f}".replace("-", "−")) for i in range(first, last + 1)]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    form = f",.{digits}f" if digits <= 4 else ".0e"
+    values = [(i * step, f"{i * step:{form}}".replace("-", "−")) for i in range(first, last + 1)]
     return values if all(a != b for (_, a), (_, b) in pairwise(values)) else values[:1]
 
 
@@ -217,4 +218,4 @@ def _summary(values: Sequence[float]) -> str:
     if not ordered:
         return "not measured"
     low, middle, high = (number(quantile(ordered, share)) for share in (0.05, 0.5, 0.95))
-    return f"median {middle}, 90 % within {low} to {high}"
+    return f"median {middle}, 90\u00a0% within {low} to {high}"

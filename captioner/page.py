@@ -216,7 +216,7 @@ padding:.8rem .9rem}
 table{border-collapse:collapse;margin:1rem 0;width:100%;font-size:.93rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;font-size:.9rem;padding-bottom:.3rem}
 th,td{text-align:left;vertical-align:top;padding:.32rem .6rem .32rem 0;border-bottom:1px solid var(--line)}
-th{font-weight:500}thead th{color:var(--soft);font-size:.86rem}
+th{font-weight:500}th[scope=row]{min-width:5.5em}thead th{color:var(--soft);font-size:.86rem}
 .num{text-align:right;overflow-wrap:normal}
 th:last-child,td:last-child{padding-right:0}
 .card{margin:0 0 1rem}

@@ -34,25 +34,23 @@ def section(captions: Mapping[str, Sequence[Row]]) -> Html:
         for style, captions_of in by_style.items():
             found = text_statistics(captions_of, compare_words=compared[style])
             rows.append((f"{name} · {style}", *_figures(found)))
-    head = ("Captions", "Count", "Words, median", "5 % – 95 %", "Distinct-1", "Distinct-2")
+    head = ("Captions", "Count", "Words", "Distinct-1", "Distinct-2")
     over = ", ".join(f"{count(words)} words ({style})" for style, words in compared.items())
-    told = f"Distinct-n is the share of n-word sequences that differ, over the first {over}."
-    blocks = [_captioner(name, rows_of, whole[name]) for name, rows_of in captions.items()]
-    return join(el("p", told), table("Length and variety", head, rows, numeric=(1, 2, 3, 4, 5)), blocks)
-
-
-def _figures(found: TextStatistics) -> tuple[str, str, str, str, str]:
-    if not found.captions:
-        return "0", "–", "–", "–", "–"
-    ordered = sorted(found.lengths)
-    low, middle, high = (number(quantile(ordered, share)) for share in (0.05, 0.5, 0.95))
-    return (
-        count(found.captions),
-        middle,
-        f"{low} – {high}",
-        number(found.distinct_1),
-        number(found.distinct_2),
+    told = (
+        "Words: the median, and the lengths that 90\u00a0% lie between. Distinct-n: the share of "
+        f"n-word sequences that differ among the first {over}."
     )
+    blocks = [_captioner(name, rows_of, whole[name]) for name, rows_of in captions.items()]
+    return join(el("p", told), table("Length and variety", head, rows, numeric=(1, 2, 3, 4)), blocks)
+
+
+def _figures(found: TextStatistics) -> tuple[str, str, str, str]:
+    if not found.captions:
+        return "0", "–", "–", "–"
+    ordered = sorted(found.lengths)
+    low, middle, high = (f"{quantile(ordered, share):.0f}" for share in (0.05, 0.5, 0.95))
+    length = f"{middle} ({low}–{high})"
+    return count(found.captions), length, number(found.distinct_1), number(found.distinct_2)
 
 
 def _captioner(name: str, rows: Sequence[Row], found: Mapping[str, TextStatistics]) -> Html:
@@ -64,7 +62,7 @@ def _captioner(name: str, rows: Sequence[Row], found: Mapping[str, TextStatistic
     if name.startswith("builtin"):
         note = (
             "The built-in captioner knows only the toy world. On any other footage its captions are wrong, "
-            "and their confidence is low: look at the confidence of each clip."
+            "whatever their confidence says."
         )
         out.append(el("p", note, class_="note"))
     charts = [

@@ -4,19 +4,23 @@ In: a run folder (config.json, metrics.jsonl, samples/). Out: markup. Everything
 missing or cut short: a run that was killed or is still going is reported as far as it came.
 """
 
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from PIL import Image
+
 from captioner.charts import line_chart, smooth, thin
-from captioner.page import Html, count, data_uri, el, folded, join, length_of_time, number, table
+from captioner.page import Html, count, data_uri, el, facts, folded, join, length_of_time, number, table
 from pipeline.storage import Storage
 
 MOVIE_BYTES, SHEET_BYTES = 300_000, 400_000  # a larger file is named, not embedded
 SAMPLES_BYTES = 1_500_000  # of all samples together
 SAMPLES_SHOWN = 24
+SAMPLE_FIGURES = ("step", "seed", "steps", "cfg", "sampler", "frames", "fps")  # of a sample's JSON
 
 Metrics = Mapping[str, Any]
 Points = list[tuple[float, float]]
@@ -148,18 +152,21 @@ def _sample(run: Storage, stem: str, names: set[str], left: int) -> tuple[Html, 
     prompt = str(meta.get("prompt") or "no prompt recorded")
     shown: list[Html] = []
     if movie:
-        # A poster would repeat the sheet below: the first frame serves.
-        source = data_uri("video/mp4", movie)
+        poster = _first_frame(sheet, meta)
+        movie_uri, poster_uri = (
+            data_uri("video/mp4", movie),
+            data_uri("image/png", poster) if poster else None,
+        )
+        label = f"Generated video: {prompt}"
+        on = {"controls": True, "loop": True, "muted": True, "playsinline": True}
         shown.append(
             el(
                 "video",
-                src=source,
-                controls=True,
-                loop=True,
-                muted=True,
-                playsinline=True,
-                preload="metadata",
-                aria_label=f"Generated video: {prompt}",
+                src=movie_uri,
+                poster=poster_uri,
+                preload="none" if poster else "metadata",
+                aria_label=label,
+                **on,
             )
         )
     if sheet:
@@ -170,11 +177,10 @@ def _sample(run: Storage, stem: str, names: set[str], left: int) -> tuple[Html, 
         shown.append(
             el("p", f"Too large for this page: {', '.join(too_large)}" if too_large else "No picture.")
         )
-    figures = [
-        f"{k} {v}" for k, v in sorted(meta.items()) if isinstance(v, int | float | str) and k != "prompt"
-    ]
+    told = [(n.replace("_", " "), meta.get(n)) for n in SAMPLE_FIGURES]
+    figures = [(name, str(value)) for name, value in told if isinstance(value, int | float | str)]
     body = [el("h3", stem), el("div", shown, class_="shown"), el("p", prompt, class_="caption")]
-    card = el("article", body, el("p", " · ".join(figures), class_="soft"), class_="card")
+    card = el("article", body, facts(figures), class_="card")
     return card, len(sheet) + len(movie)
 
 
@@ -186,6 +192,22 @@ def _meta(run: Storage, stem: str, names: set[str]) -> Mapping[str, Any]:
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _first_frame(sheet: bytes, meta: Metrics) -> bytes:
+    """The first frame as PNG, cut from the left of a contact sheet; none when the sizes do not fit."""
+    width_px, height_px = _number(meta, "width_px"), _number(meta, "height_px")
+    if not sheet or not width_px or not height_px:
+        return b""
+    try:
+        with Image.open(io.BytesIO(sheet), formats=("PNG",)) as picture:
+            if width_px > picture.width or height_px > picture.height:
+                return b""
+            out = io.BytesIO()
+            picture.crop((0, 0, int(width_px), int(height_px))).save(out, "PNG")
+            return out.getvalue()
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return b""
 
 
 def _embedded(run: Storage, name: str, names: set[str], most: int) -> bytes:

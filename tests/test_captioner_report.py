@@ -191,7 +191,7 @@ def test_the_numbers_add_up(tmp_path: Path) -> None:
     assert states == [14, 5, 0]  # and one failed
     assert cells(html, "Captioned · builtin")[0] == "13"
     assert cells(html, "static")[0:3:2] == ["4", "2"]  # 4 clips, 2 of them for this alone
-    assert cells(html, "Clips rejected") == ["5", "100 %", "3", "2 clips"]
+    assert cells(html, "Clips rejected") == ["5", "100 %", "3", "2"]
     assert "no video stream" in html
     assert "empty output" in html
 
@@ -200,6 +200,17 @@ def test_clips_that_are_not_judged_are_counted(tmp_path: Path) -> None:
     corpus = build_corpus(tmp_path)
     corpus.storage.delete(JUDGED_PATH)
     assert cells(render_report(corpus, None), "– not judged yet") == ["20", "100 %", "40.0 s"]
+
+
+def test_captions_of_clips_that_are_not_kept_now_are_left_over(tmp_path: Path) -> None:
+    corpus = build_corpus(tmp_path)
+    judged = corpus.judged().to_pylist()
+    for row in judged[:2]:  # the first of them was kept, and its caption failed
+        row["status"], row["reasons"] = "rejected", ["blurred"]
+    corpus.storage.write_bytes(JUDGED_PATH, tables.to_parquet(tables.from_rows(judged, tables.JUDGED)))
+    html = render_report(corpus, None)
+    assert cells(html, "Captioned · builtin")[:2] == ["13", "100 % of kept"]
+    assert cells(html, "– left over from clips that are not kept now")[0] == "1"
 
 
 def test_an_empty_corpus_says_so(tmp_path: Path) -> None:
