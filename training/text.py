@@ -64,4 +64,4 @@ def load_text_encoder(name: str) -> CachedTextEncoder:
 
     model = load_builtin()
     dim = model.encode_text_tokens(["a"])[0].shape[1]
-    return CachedTextEncoder(name, dim, model.weights_sha256, model.encode_text_tokens)
+    return CachedTextEncoder(name, dim, model.text_sha256, model.encode_text_tokens)
