@@ -21,7 +21,7 @@ def shot(seed: int, count: int) -> np.ndarray:
 
 
 def video(*parts: np.ndarray) -> np.ndarray:
-    return np.rint(np.concatenate(parts)).astype(np.uint8)
+    return np.rint(np.clip(np.concatenate(parts), 0, 255)).astype(np.uint8)
 
 
 def blend(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
