@@ -242,6 +242,7 @@ def test_the_gallery_takes_from_every_group_before_it_takes_twice() -> None:
     chosen = spread(rows, lambda r: r["source_id"], 10)
     assert sorted(r["source_id"] for r in chosen) == sorted("0123401234")
     assert spread(list(reversed(rows)), lambda r: r["source_id"], 10) == chosen
+    assert not {r["clip_id"] for r in chosen} <= {f"{i:03d}" for i in range(10)}  # not the first by name
 
 
 def test_a_histogram_draws_every_value() -> None:
@@ -249,6 +250,7 @@ def test_a_histogram_draws_every_value() -> None:
     svg = histogram("Motion", "px", [Series(name="kept", style="kept", values=values)], bins=10)
     heights = [float(h) for h in re.findall(r'<rect[^>]* height="([\d.]+)"', svg)]
     assert sum(heights) / max(heights) == pytest.approx(5 / 4)  # four values in the tallest bar
+    assert '<rect class="kept" x="44.5"' in svg  # which is the first, at the axis
     assert "median 1" in svg
     assert "nothing measured" in histogram("Motion", "", [Series(name="k", style="kept", values=[])])
     for same in ([3.0], [16 / 9] * 5):
@@ -265,6 +267,8 @@ def test_a_line_chart_survives_any_points() -> None:
         svg = line_chart("Loss", "step", "loss", [("", points)], marks=[1.5])
         read(svg)
         assert "nan" not in svg
+        places = [float(y) for _, y in re.findall(r"[ML]([\d.-]+) ([\d.-]+)", svg)]
+        assert all(0 <= y <= 150 for y in places)
 
 
 def test_numbers_for_people() -> None:
@@ -288,7 +292,7 @@ def test_a_browser_shows_the_page_without_complaint(tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no chromium on PATH")
-    corpus = build_corpus(tmp_path / "c", text="a-very-long-name-without-any-space-" * 4)
+    corpus = build_corpus(tmp_path / "c", text="averylongnamewithoutanyspace" * 4)
     write_report(corpus, build_run(tmp_path / "r").root)
     page = (tmp_path / "c/report/index.html").read_text()
     probe = tmp_path / "probe.html"  # the page in a frame as wide as a phone, which tells its own width
