@@ -11,47 +11,16 @@ is a ModelError; nothing is downloaded unless its name was given.
 """
 
 import hashlib
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from captioner.caption import MAX_TOKENS, Caption, Captioner, folder_name
 from captioner.data import Filmstrip, read_truth, strip_pixels
+from captioner.folder import BUILTIN_DIR, read_description
 from pipeline.errors import MediaError, ModelError
 from pipeline.stage import Failure, guard
-
-MAX_TOKENS = 112
-SHORT_PROMPT = "Describe the main subject of this clip and what it does, in one sentence of at most 12 words."
-DETAILED_PROMPT = (
-    "These are frames of one clip, in order. Describe it in 40 to 80 words: every visible subject with its "
-    "colour, size and place, what moves and in which direction, the background, and what the camera does. "
-    "Name only what can be seen. Plain sentences, no introduction."
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caption:
-    """Two captions of one clip. `confidence` is the mean token log-probability, `alignment` the cosine of
-    clip and caption; None where the captioner does not know it."""
-
-    short: str
-    detailed: str
-    confidence: float | None = None
-    alignment: float | None = None
-
-
-class Captioner(Protocol):
-    """`dir_name` is its folder under captions/; `weights_sha256` changes when its captions may."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def dir_name(self) -> str: ...
-    @property
-    def weights_sha256(self) -> str: ...
-    def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
-        """One answer a strip, in order."""
 
 
 def load_captioner(name: str, max_tokens: int = MAX_TOKENS) -> Captioner:
@@ -79,36 +48,33 @@ def load_captioner(name: str, max_tokens: int = MAX_TOKENS) -> Captioner:
     )
 
 
-def folder_name(kind: str, argument: str) -> str:
-    """A safe folder name that differs for different arguments: "hf-qwen-vl-1a2b3c"."""
-    if not argument:
-        return kind
-    readable = re.sub(r"[^a-z0-9]+", "-", argument.lower()).strip("-")[-40:].strip("-")
-    return f"{kind}-{readable}-{hashlib.sha256(argument.encode()).hexdigest()[:6]}"
-
-
 class BuiltinCaptioner:
     """This repository's VideoCoCa. It knows the toy world only."""
 
     def __init__(self, folder: str = "", max_tokens: int = MAX_TOKENS) -> None:
-        from captioner.generate import caption_videos
-        from captioner.model import BUILTIN_DIR, load_model
-
-        self._caption_videos: Callable[..., list[Any]] = caption_videos
-        self._model = load_model(Path(folder) if folder else BUILTIN_DIR)
+        self._folder = Path(folder) if folder else BUILTIN_DIR
         self._max_tokens = max_tokens
         self.name = f"builtin:{folder}"
         self.dir_name = folder_name("builtin", folder)
-        self.weights_sha256: str = self._model.weights_sha256
+        self.weights_sha256 = str(read_description(self._folder)["weights_sha256"])
+
+    @cached_property
+    def _model(self) -> Any:
+        """Loaded for the first caption, so that a run with nothing to caption does not import torch."""
+        from captioner.model import load_model
+
+        return load_model(self._folder)
 
     def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
+        from captioner.generate import caption_videos
+
         sizes = self._model.config
         videos = [
             guard(lambda strip=strip: strip_pixels(strip, sizes.image_px, sizes.max_frames))  # type: ignore[misc]
             for strip in strips
         ]
         sound = [video for video in videos if not isinstance(video, Failure)]
-        made = iter(self._caption_videos(self._model, sound, self._max_tokens))
+        made = iter(caption_videos(self._model, sound, self._max_tokens))
         return [video if isinstance(video, Failure) else _from_strip(next(made)) for video in videos]
 
 

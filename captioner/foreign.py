@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioner.adapters import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
+from captioner.caption import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
 from captioner.data import Filmstrip, decode_jpeg
 from pipeline.errors import MediaError, ModelError
 from pipeline.stage import Failure, guard

@@ -15,6 +15,7 @@ does not depend on how far the batch is padded.
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -29,12 +30,16 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioner.folder import (
+    BUILTIN_DIR,
+    CONFIG_NAME,
+    FORMAT_VERSION,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    read_description,
+)
 from captioner.tokenizer import END_ID, PAD_ID, CaptionTokenizer
 from pipeline.errors import ModelError
-
-FORMAT_VERSION = 1
-BUILTIN_DIR = Path(__file__).parent / "weights"
-WEIGHTS_NAME, CONFIG_NAME, TOKENIZER_NAME = "builtin.safetensors", "builtin.json", "builtin.tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +66,10 @@ class ConvStem(nn.Sequential):
         sizes = (3, 32, 64, 128, width)
         layers: list[nn.Module] = []
         for before, after in pairwise(sizes):
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+            convolution = nn.Conv2d(before, after, 3, stride=2, padding=1)
             # PyTorch's default would shrink the picture to a thirtieth: the positions would drown it.
-            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            layers += [convolution, nn.ReLU()]
         super().__init__(*layers[:-1])  # no activation before the positions are added
 
 
@@ -124,6 +130,10 @@ class VideoCoCa(CoCa):  # type: ignore[misc]
 
     def encode_video(self, frames: Tensor, times_s: Tensor) -> tuple[Tensor, Tensor]:
         """Frames uint8 [B, T, 3, S, S], times [B, T] → normalised embedding [B, D], tokens [B, Q, D]."""
+        return self.pool(self.encode_places(frames, times_s))
+
+    def encode_places(self, frames: Tensor, times_s: Tensor) -> Tensor:
+        """Features of every place of every frame [B, T*(1+P), D]."""
         batch, count = frames.shape[:2]
         pixels = frames.flatten(0, 1).float() / 127.5 - 1.0  # [B*T, 3, S, S]
         pixels = pixels.contiguous(memory_format=torch.channels_last)
@@ -136,8 +146,11 @@ class VideoCoCa(CoCa):  # type: ignore[misc]
                 if index == first_timed:
                     x = x + when
                 x = self._over_time(self.time_blocks[index - first_timed], x, batch, count)
-        x = x.view(batch, -1, x.shape[-1])  # [B, T*(1+P), D]
-        pooled, tokens = self.visual._pool(x)  # [B, 1, D], [B, Q, D]
+        return x.view(batch, -1, x.shape[-1])  # [B, T*(1+P), D]
+
+    def pool(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """CoCa's two poolers over all places: normalised embedding [B, D], tokens [B, Q, D]."""
+        pooled, tokens = self.visual._pool(places)  # [B, 1, D], [B, Q, D]
         return F.normalize(pooled[:, 0] @ self.visual.proj, dim=-1), tokens
 
     def _time_positions(self, times_s: Tensor) -> Tensor:
@@ -185,9 +198,36 @@ class VideoCoCa(CoCa):  # type: ignore[misc]
         return [row[:length].clone() for row, length in zip(features, lengths, strict=True)]
 
 
-def losses(model: VideoCoCa, frames: Tensor, times_s: Tensor, texts: Sequence[Tensor]) -> dict[str, Tensor]:
-    """CoCa's two losses for one batch of clips, averaged over its caption sets (ids [B, L] each)."""
-    video, tokens = model.encode_video(frames, times_s)
+class TagHead(nn.Linear):
+    """Used in training only: which tags are true of a clip, read from the single place that shows each best.
+
+    Captions tell a pooled picture apart long before they make the tower look at one small object; a tag's
+    score is a soft maximum over places and frames, so its gradient goes straight to the place that shows it
+    (tagging beside captioning: https://arxiv.org/abs/2303.05657).
+    """
+
+    def __init__(self, width: int, tags: int) -> None:
+        super().__init__(width, tags)
+        nn.init.constant_(self.bias, -2.0)  # most tags are false of most clips
+
+    def loss(self, places: Tensor, truth: Tensor) -> Tensor:
+        """Places [B, N, D] of a batch, truth [B, tags] of zeros and ones."""
+        scores = self(places).float()  # [B, N, tags]
+        pooled = scores.logsumexp(1) - math.log(scores.shape[1])  # [B, tags]
+        return F.binary_cross_entropy_with_logits(pooled, truth, reduction="none").sum(1).mean()
+
+
+def losses(
+    model: VideoCoCa,
+    frames: Tensor,
+    times_s: Tensor,
+    texts: Sequence[Tensor],
+    tags: tuple[TagHead, Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """CoCa's two losses for one batch of clips, averaged over its caption sets (ids [B, L] each), and, with a
+    tag head and its truth [B, tags], the tagging loss."""
+    places = model.encode_places(frames, times_s)
+    video, tokens = model.pool(places)
     labels = torch.arange(len(frames), device=frames.device)
     scale = model.logit_scale.exp().clamp(max=100.0)
     contrastive = captioning = torch.zeros((), device=frames.device)
@@ -199,7 +239,10 @@ def losses(model: VideoCoCa, frames: Tensor, times_s: Tensor, texts: Sequence[Te
         captioning = captioning + F.cross_entropy(
             logits.flatten(0, 1).float(), ids[:, 1:].flatten(), ignore_index=PAD_ID
         )
-    return {"contrastive": contrastive / len(texts), "captioning": captioning / len(texts)}
+    parts = {"contrastive": contrastive / len(texts), "captioning": captioning / len(texts)}
+    if tags is not None:
+        parts["tagging"] = tags[0].loss(places, tags[1])
+    return parts
 
 
 # -- weights ----------------------------------------------------------------------------------------
@@ -235,8 +278,8 @@ def save_model(model: VideoCoCa, folder: Path, training: dict[str, Any]) -> str:
 
 def load_model(folder: Path) -> VideoCoCa:
     """The model in a folder that `save_model` wrote, checked against its hashes, in float32, ready to use."""
+    description = read_description(folder)
     try:
-        description = json.loads((folder / CONFIG_NAME).read_text())
         weights = (folder / WEIGHTS_NAME).read_bytes()
         definition = (folder / TOKENIZER_NAME).read_text()
     except FileNotFoundError as error:
@@ -244,10 +287,6 @@ def load_model(folder: Path) -> VideoCoCa:
             f"no captioner in {folder}: {error.filename} is missing",
             fix="framemill captioner train --out DIR",
         ) from error
-    if description.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"captioner format {description.get('format_version')} in {folder}", expected=f"{FORMAT_VERSION}"
-        )
     digest = hashlib.sha256(weights).hexdigest()
     if digest != description["weights_sha256"]:
         raise ModelError(

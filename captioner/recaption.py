@@ -10,7 +10,8 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from captioner.adapters import Caption, Captioner, load_captioner
+from captioner.adapters import load_captioner
+from captioner.caption import Caption, Captioner
 from captioner.data import Filmstrip
 from captioner.quality import caption_flags
 from pipeline import tables

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from captioner.adapters import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
+from captioner.caption import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
 from captioner.data import Filmstrip
 from pipeline.errors import MediaError, ModelError
 from pipeline.stage import Failure, guard

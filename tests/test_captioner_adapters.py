@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from captioner.adapters import Caption, load_captioner
+from captioner.adapters import load_captioner
+from captioner.caption import Caption
 from captioner.data import Filmstrip, encode_jpeg, toy_example
 from captioner.foreign import greedy
 from captioner.served import ServedCaptioner

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from captioner.folder import CONFIG_NAME, WEIGHTS_NAME
 from captioner.generate import TextState, caption_videos, generate
 from captioner.model import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
     CaptionerConfig,
     VideoCoCa,
     load_builtin,

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from captioner import recaption
-from captioner.adapters import Caption
+from captioner.caption import Caption
 from captioner.data import Filmstrip
 from captioner.recaption import RecaptionStage, caption_rows, recaption_corpus
 from pipeline import tables
