@@ -73,11 +73,17 @@ def read_pool(folder: str, spans_per_clip: int, seed: int) -> Pool:
 def _random_span(
     box: Sandbox, path: str, clip: dict[str, Any], number: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Span `number` of a clip: half of them as encoded, a quarter each at the two finer scales."""
-    start_s = clip["start_s"] + rng.random() * 0.6 * (clip["end_s"] - clip["start_s"])
-    if number % 4 < 2:
+    """Span `number` of a clip, from a random start that leaves room for all of its frames: half of the
+    spans as encoded, a quarter each at the two finer scales."""
+    as_encoded = number % 4 < 2
+    config = EncodeConfig()
+    fps = frame_rate(config.fps, clip["fps"]) if as_encoded else clip["fps"] or 25.0
+    count = config.max_frames if as_encoded else FINE_FRAMES
+    slack_s = max(0.0, clip["end_s"] - clip["start_s"] - count / fps)
+    start_s = clip["start_s"] + rng.random() * slack_s
+    if as_encoded:
         return encode_span(box, path, clip, start_s=start_s)
-    times = frame_times(start_s, clip["end_s"], clip["fps"] or 25.0, FINE_FRAMES)
+    times = frame_times(start_s, clip["end_s"], fps, count)
     if number % 4 == 2:
         return _read(box, path, clip, times, FINE_AREA_PX)
     x, y, width, height = clip["crop"]

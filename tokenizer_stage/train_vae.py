@@ -24,6 +24,8 @@ from tokenizer_stage.pool import Pool, read_pool
 from tokenizer_stage.vae import BuiltinSpec, BuiltinVAE, save_builtin, to_video
 
 CROPS_PX = ((64, 96), (96, 64), (80, 80), (48, 128))  # height × width, near the default area budget
+LARGEST_CROP_PX = 96 * 72
+CROP_TRIES = 64
 LOG_FLOOR = 4e-5  # squared error in [-1, 1] units under which a sample counts no more: 50 dB
 BETAS = (0.9, 0.98)
 FIT_SPANS = 1200
@@ -98,20 +100,33 @@ def fit_closed_form(pools: Sequence[Pool], channels: int, rng: np.random.Generat
 def next_batch(pools: Sequence[Pool], config: TrainVaeConfig, rng: np.random.Generator) -> Tensor:
     """A batch `[B, 3, T, H, W]` in [-1, 1] of one random crop size; every eighth batch is of images."""
     frames = 1 if rng.random() < 0.125 else config.frames
-    fitting = {crop: [_fitting(pool, frames, crop) for pool in pools] for crop in CROPS_PX}
-    crops = [crop for crop, by_pool in fitting.items() if all(by_pool)]
-    if not crops:
-        raise UsageError(
-            f"a media folder has no span of {frames} frames of {CROPS_PX[0][1]}×{CROPS_PX[0][0]} pixels",
-            fix="name folders with longer or larger videos, or --set frames=9",
-        )
-    crop = crops[int(rng.integers(len(crops)))]
+    crop, fitting = _draw_crop(pools, frames, rng)
     videos: list[Tensor] = []
     for number in range(config.batch):
-        spans = fitting[crop][number % len(pools)]
+        spans = fitting[number % len(pools)]
         window = random_crop(spans[int(rng.integers(len(spans)))], frames, *crop, rng)
         videos.append(to_video(window))
     return torch.stack(videos)
+
+
+def _draw_crop(
+    pools: Sequence[Pool], frames: int, rng: np.random.Generator
+) -> tuple[tuple[int, int], list[Pool]]:
+    """A (height, width), and the spans of each pool that hold it: the whole of a span drawn at random,
+    or one of CROPS_PX inside a large one."""
+    for _ in range(CROP_TRIES):
+        pool = pools[int(rng.integers(len(pools)))]
+        height, width = pool[int(rng.integers(len(pool)))].shape[1:3]
+        crop = (height, width)
+        if height * width > LARGEST_CROP_PX:
+            crop = CROPS_PX[int(rng.integers(len(CROPS_PX)))]
+        fitting = [_fitting(pool, frames, crop) for pool in pools]
+        if all(fitting):
+            return crop, fitting
+    raise UsageError(
+        f"the media folders have no {frames}-frame spans of a common size",
+        fix="name folders with longer or larger videos, or --set frames=5",
+    )
 
 
 def _fitting(pool: Pool, frames: int, crop: tuple[int, int]) -> Pool:
