@@ -11,7 +11,8 @@ from pipeline.toyworld import ToyWorldConfig, render_corpus
 from tokenizer_stage.eval_vae import evaluate, psnr_db, reconstruct_closed_form
 from tokenizer_stage.pool import Pool, is_held_out, media_files, read_pool
 from tokenizer_stage.train_vae import TrainVaeConfig, fit, next_batch, random_crop, train_vae
-from tokenizer_stage.vae import BuiltinSpec, load_builtin, to_video
+from tokenizer_stage.vae import BuiltinSpec, load_builtin
+from tokenizer_stage.video import to_video
 
 TINY = TrainVaeConfig(
     model=BuiltinSpec(width=32, encoder_depth=1, decoder_depth=1, fine_width=8, fine_depth=1),

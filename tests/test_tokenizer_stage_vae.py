@@ -12,16 +12,8 @@ from pipeline.toy_render import render_frames
 from pipeline.toy_scene import sample_shot
 from tokenizer_stage.eval_vae import psnr_db, reconstruct_closed_form
 from tokenizer_stage.pca import fit_linear, from_blocks, to_blocks
-from tokenizer_stage.vae import (
-    BuiltinSpec,
-    BuiltinVAE,
-    check_video,
-    load_builtin,
-    load_vae,
-    save_builtin,
-    to_frames,
-    to_video,
-)
+from tokenizer_stage.vae import BuiltinSpec, BuiltinVAE, load_builtin, load_vae, save_builtin
+from tokenizer_stage.video import check_video, to_frames, to_video
 
 TINY = BuiltinSpec(width=16, encoder_depth=2, decoder_depth=2, fine_width=8, fine_depth=1)
 
@@ -137,7 +129,7 @@ def test_sizes_off_the_grid_are_refused(vae: BuiltinVAE) -> None:
     with pytest.raises(ModelError, match="multiples of 8"):
         vae.encode(torch.zeros(1, 3, 1, 16, 20))
     with pytest.raises(ModelError, match="shape"):
-        check_video(torch.zeros(3, 1, 16, 16))
+        check_video(torch.zeros(3, 1, 16, 16), 4, 8)
 
 
 def test_unknown_and_missing_vaes_say_what_to_do(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ class EncodeStage:
             return [guard(partial(self._encode_clip, str(path), row)) for row in rows]
 
     def _encode_clip(self, path: str, row: dict[str, Any]) -> Sample:
-        from tokenizer_stage.vae import to_video
+        from tokenizer_stage.video import to_video
 
         span = span_of(row, self.config, self._vae.stride_s)
         frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]

@@ -16,7 +16,8 @@ from pipeline.progress import Progress
 from pipeline.sandbox import Sandbox
 from tokenizer_stage.pca import from_blocks, to_blocks
 from tokenizer_stage.pool import encode_span, is_held_out, media_files, usable_clips
-from tokenizer_stage.vae import BuiltinVAE, VideoVAE, load_vae, to_video
+from tokenizer_stage.vae import BuiltinVAE, VideoVAE, load_vae
+from tokenizer_stage.video import to_video
 
 
 def psnr_db(made: Tensor, truth: Tensor) -> float:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError
-from tokenizer_stage.vae import check_video
+from tokenizer_stage.video import check_video
 
 CAUSAL_CLASSES = {  # diffusers class → (frames, pixels) a latent
     "AutoencoderKLWan": (4, 8),

@@ -21,7 +21,8 @@ from pipeline.errors import UsageError
 from pipeline.progress import Progress
 from tokenizer_stage.pca import LinearCodec, fit_linear, from_blocks, to_blocks
 from tokenizer_stage.pool import Pool, read_pool
-from tokenizer_stage.vae import BuiltinSpec, BuiltinVAE, save_builtin, to_video
+from tokenizer_stage.vae import BuiltinSpec, BuiltinVAE, save_builtin
+from tokenizer_stage.video import to_video
 
 CROPS_PX = ((64, 96), (96, 64), (80, 80), (48, 128))  # height × width, near the default area budget
 LARGEST_CROP_PX = 96 * 72

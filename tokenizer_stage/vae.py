@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from pipeline.errors import ModelError
 from pipeline.storage import Storage
 from tokenizer_stage.network import DecoderResidual, EncoderResidual
 from tokenizer_stage.pca import STRIDE_S, STRIDE_T, LinearCodec, from_blocks, to_blocks
+from tokenizer_stage.video import check_video
 
 BUILTIN_FOLDER = Path(__file__).parent / "weights"
 WEIGHTS_NAME, CONFIG_NAME = "builtin.safetensors", "builtin.json"
@@ -86,7 +86,7 @@ class BuiltinVAE(nn.Module):
     def encode(self, video: Tensor, *, chunk: int = CHUNK_LATENTS) -> Tensor:
         """Video `[B, 3, 1 + 4k, H, W]` → latents `[B, C, 1 + k, H/8, W/8]`, `chunk` steps at a time, each
         with the past that it depends on: any `chunk` gives the same latents."""
-        check_video(video)
+        check_video(video, STRIDE_T, STRIDE_S)
         parts: list[Tensor] = []
         for begin, context, end in _chunks(_latent_steps(video.shape[2]), chunk, self.encoder.reach):
             first = 0 if context == 0 else 1 + STRIDE_T * (context - 1)
@@ -117,30 +117,6 @@ class BuiltinVAE(nn.Module):
         """Latents `[B, T', C, h, w]` → blocks `[B, T', 768, h, w]`, differentiable, not clamped."""
         unit = latents / self.linear.scale[:, None, None]
         return self.linear.decode(latents, starts=starts) + self.decoder(unit, starts=starts)
-
-
-def to_video(frames: np.ndarray) -> Tensor:
-    """uint8 `[T, H, W, 3]` → float `[3, T, H, W]` in [-1, 1]."""
-    return torch.from_numpy(frames.copy()).permute(3, 0, 1, 2).float() / 127.5 - 1.0
-
-
-def to_frames(video: Tensor) -> np.ndarray:
-    """float `[3, T, H, W]` in [-1, 1] → uint8 `[T, H, W, 3]`."""
-    levels = ((video.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
-    return levels.permute(1, 2, 3, 0).contiguous().numpy()
-
-
-def check_video(video: Tensor, stride_t: int = STRIDE_T, stride_s: int = STRIDE_S) -> None:
-    """Refuses what a VAE would silently drop: frames beyond 1 + 4k, pixels beyond a multiple of 8."""
-    if video.ndim != 5 or video.shape[1] != 3:
-        raise ModelError(f"video of shape {tuple(video.shape)}", expected="[B, 3, T, H, W] in [-1, 1]")
-    t, h, w = video.shape[2:]
-    if t % stride_t != 1 % stride_t:
-        raise ModelError(f"a video of {t} frames", expected=f"1 + {stride_t}k frames", fix="use frame_times")
-    if h % stride_s or w % stride_s or not h or not w:
-        raise ModelError(
-            f"a video of {w}×{h} pixels", expected=f"multiples of {stride_s}", fix="use target_geometry"
-        )
 
 
 def _latent_steps(frames: int) -> int:

@@ -20,7 +20,8 @@ from pipeline.storage import local_path
 from tokenizer_stage.encode import kept_clips, read_frames, span_of
 from tokenizer_stage.eval_vae import psnr_db
 from tokenizer_stage.shards import ShardReader
-from tokenizer_stage.vae import load_vae, to_video
+from tokenizer_stage.vae import load_vae
+from tokenizer_stage.video import to_video
 
 MAX_ERRORS = 100
 MAX_DRIFT = 0.02  # re-encoded against stored, in standard deviations; float16 rounds at 0.0005
