@@ -8,6 +8,7 @@ latents again. Never changes an earlier caption set of another captioner.
 from collections.abc import Sequence
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.adapters import load_captioner
@@ -22,6 +23,7 @@ from pipeline.runner import Executor, RunSummary, run
 from pipeline.stage import Failure, Output, Resources, Task, TaskResult
 
 STAGE_VERSION = 1
+SPAN_COLUMNS = ["clip_id", "source_id", "kind", "start_s", "end_s"]
 
 
 class RecaptionStage:
@@ -40,9 +42,8 @@ class RecaptionStage:
 
     def process(self, task: Task) -> TaskResult:
         assert self._captioner is not None, "setup first"
-        clip_ids = task.inputs["clip_id"].to_pylist()
-        strips = read_strips(Corpus(self._root), clip_ids)
-        rows = caption_rows(self._captioner, clip_ids, strips)
+        strips = read_strips(Corpus(self._root), task.inputs)
+        rows = caption_rows(self._captioner, task.inputs["clip_id"].to_pylist(), strips)
         table = tables.from_rows(rows, tables.CAPTIONS)
         failed = sum(row["status"] == "failed" for row in rows)
         return TaskResult(
@@ -56,20 +57,21 @@ class RecaptionStage:
         )
 
 
-def read_strips(corpus: Corpus, clip_ids: Sequence[str]) -> dict[str, Filmstrip]:
-    """The filmstrips of these clips, as far as there are any, with their spans."""
-    spans = {
+def read_strips(corpus: Corpus, clips: pa.Table) -> dict[str, Filmstrip]:
+    """clip_id → filmstrip of a task's clips (SPAN_COLUMNS and their part), as far as there are any."""
+    strips = corpus.strips_part(clips["part"][0].as_py())
+    shown = {
         row["clip_id"]: row
-        for row in corpus.clips(clip_ids)
-        .select(["clip_id", "source_id", "kind", "start_s", "end_s"])
-        .to_pylist()
+        for row in strips.filter(pc.is_in(strips["clip_id"], clips["clip_id"])).to_pylist()
     }
     return {
-        row["clip_id"]: Filmstrip(
-            **spans[row["clip_id"]], times_s=tuple(row["times_s"]), frames=tuple(row["frames"])
+        clip["clip_id"]: Filmstrip(
+            **{name: clip[name] for name in SPAN_COLUMNS},
+            times_s=tuple(shown[clip["clip_id"]]["times_s"]),
+            frames=tuple(shown[clip["clip_id"]]["frames"]),
         )
-        for row in corpus.strips(clip_ids).to_pylist()
-        if row["clip_id"] in spans
+        for clip in clips.to_pylist()
+        if clip["clip_id"] in shown
     }
 
 
@@ -115,9 +117,20 @@ def recaption_corpus(
     settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
     stage_fingerprint = fingerprint(*settings, corpus.fingerprints().get("analyze"))  # whose filmstrips
     corpus.record(config, f"captions/{name}", stage_fingerprint)
-    judged = corpus.judged()
-    kept = judged.filter(pc.equal(judged["status"], "kept")).select(["clip_id"])
-    done = set(corpus.captions(name)["clip_id"].to_pylist())
-    tasks = plan_tasks(kept, "clip_id", done, stage_fingerprint, config.caption.clips_per_task)
+    tasks = caption_tasks(corpus, name, stage_fingerprint, config.caption.clips_per_task)
     report = progress or (lambda done, total, facts: None)
     return run(RecaptionStage(corpus.root, config.caption), tasks, executor, corpus.root, report)
+
+
+def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_task: int) -> list[Task]:
+    """Tasks for the kept clips that lack a caption by `name`; each within one analyze part, so that it
+    reads the filmstrips of that part only."""
+    judged = corpus.judged()
+    kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
+    done = set(corpus.captions(name)["clip_id"].to_pylist())
+    tasks: list[Task] = []
+    for part, clips in corpus.clips_by_part():
+        chosen = clips.filter(pc.is_in(clips["clip_id"], value_set=kept)).select(SPAN_COLUMNS)
+        chosen = chosen.append_column("part", pa.array([part] * chosen.num_rows, pa.string()))
+        tasks += plan_tasks(chosen, "clip_id", done, stage_fingerprint, clips_per_task)
+    return tasks

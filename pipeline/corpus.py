@@ -123,9 +123,24 @@ class Corpus:
         parts = [rows for _, rows in self._analyzed()]
         return pa.concat_tables([tables.SOURCES.empty_table(), *parts]).sort_by("uri")
 
-    def clips(self, clip_ids: Iterable[str] | None = None) -> pa.Table:
-        """A row a clip, all or only these, sorted by clip_id. Files of equal content share their clips."""
-        return self._of_sources("clips", tables.CLIPS, clip_ids)
+    def clips(self) -> pa.Table:
+        """A row a clip, sorted by clip_id. Files of equal content share their clips."""
+        return self._of_sources("clips", tables.CLIPS)
+
+    def clips_by_part(self) -> list[tuple[str, pa.Table]]:
+        """(analyze part key, the clips that it holds first): what a task reads beside its filmstrips."""
+        taken: set[str] = set()
+        found = []
+        for key, sources in self._analyzed():
+            fresh = pa.array(sorted(set(sources["source_id"].to_pylist()) - taken), pa.string())
+            taken |= set(fresh.to_pylist())
+            rows = self._table(f"clips/{key}.parquet", tables.CLIPS)
+            found.append((key, rows.filter(pc.is_in(rows["source_id"], value_set=fresh)).sort_by("clip_id")))
+        return found
+
+    def strips_part(self, key: str) -> pa.Table:
+        """The filmstrips of one analyze part."""
+        return self._table(f"strips/{key}.parquet", tables.STRIPS)
 
     def strips(self, clip_ids: Iterable[str] | None = None) -> pa.Table:
         """Filmstrips sorted by clip_id: all, or only those of these clips."""

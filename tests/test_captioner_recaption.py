@@ -9,12 +9,12 @@ import pytest
 from captioner import recaption
 from captioner.caption import Caption
 from captioner.data import Filmstrip
-from captioner.recaption import RecaptionStage, caption_rows, recaption_corpus
+from captioner.recaption import RecaptionStage, caption_rows, caption_tasks, recaption_corpus
 from pipeline import tables
 from pipeline.config import CaptionConfig, Config
 from pipeline.corpus import Corpus
 from pipeline.runner import LocalExecutor
-from pipeline.stage import Failure, Task
+from pipeline.stage import Failure
 
 SOURCE = "0123456789abcdef"
 
@@ -113,7 +113,7 @@ def test_other_weights_caption_anew(corpus: Corpus, echo: Echo) -> None:
 def test_the_same_task_gives_the_same_bytes(corpus: Corpus, echo: Echo) -> None:
     stage = RecaptionStage(corpus.root, CaptionConfig())
     stage.setup()
-    task = Task(key="k", inputs=corpus.judged())
+    [task] = caption_tasks(corpus, "echo", "f" * 16, 32)
     assert stage.process(task).outputs == stage.process(task).outputs
 
 
