@@ -59,8 +59,21 @@ class CaptionerConfig:
     context_length: int = 128
 
 
+class ResidualConv(nn.Module):
+    """x + conv(relu(x)): looks one place further around; changes nothing at the start."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv(F.relu(x))
+
+
 class ConvStem(nn.Sequential):
-    """Frames [N, 3, S, S] → patches [N, width, S/16, S/16] by four strided 3×3 convolutions."""
+    """Frames [N, 3, S, S] → patches [N, width, S/16, S/16] by four strided 3×3 convolutions and, from a
+    quarter of the size down, residual ones: shapes are larger than a patch."""
 
     def __init__(self, width: int) -> None:
         sizes = (3, 32, 64, 128, width)
@@ -69,8 +82,10 @@ class ConvStem(nn.Sequential):
             convolution = nn.Conv2d(before, after, 3, stride=2, padding=1)
             # PyTorch's default would shrink the picture to a thirtieth: the positions would drown it.
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-            layers += [convolution, nn.ReLU()]
-        super().__init__(*layers[:-1])  # no activation before the positions are added
+            layers += [nn.ReLU(), convolution] if layers else [convolution]
+            if after > 32:
+                layers += [ResidualConv(after), ResidualConv(after)]
+        super().__init__(*layers)
 
 
 class VideoCoCa(CoCa):  # type: ignore[misc]
@@ -120,7 +135,10 @@ class VideoCoCa(CoCa):  # type: ignore[misc]
 
     def _init_new_parameters(self) -> None:
         """What open_clip leaves at PyTorch's default or, for the decoder's output, uninitialised."""
-        nn.init.normal_(self.time_embedding, std=0.02)
+        for positions in (self.visual.positional_embedding, self.time_embedding):
+            nn.init.normal_(
+                positions, std=0.5
+            )  # as large as what they are added to
         nn.init.normal_(self.text_decoder.text_projection, std=self.config.width**-0.5)
         for name, weight in self.time_blocks.named_parameters():  # at the start, other frames change nothing
             if name.endswith(("out_proj.weight", "c_proj.weight")):

@@ -27,17 +27,38 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from captioner.data import STRIP_FRAMES, Example, Filmstrip, folder_examples, strip_pixels, toy_example
 from captioner.evaluate import evaluate_examples
 from captioner.generate import caption_videos
-from captioner.model import CaptionerConfig, VideoCoCa, load_model, losses, save_model
+from captioner.model import CaptionerConfig, TagHead, VideoCoCa, load_model, losses, save_model
 from captioner.tokenizer import PAD_ID, train_tokenizer
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress
 from pipeline.toy_captions import caption_shot
-from pipeline.toy_scene import Fact, sample_shot
+from pipeline.toy_scene import (
+    BACKGROUND_RGB,
+    CAMERAS,
+    MOTIONS,
+    OBJECT_RGB,
+    PLACES,
+    SHAPES,
+    SIZE_RADIUS,
+    TEXT_WORDS,
+    TEXTURES,
+    Fact,
+    sample_shot,
+)
 
 ENDLESS = "endless:"  # instead of a folder: shots rendered in memory, none seen twice
 TOKENIZER_EXAMPLES = 4000
 HELD_OUT_SEED = 900_001  # of the endless set; no training seed reaches it
 ANY_STYLE_SHARE = 0.25
+TAGS = tuple(  # (kind, value) of every fact there can be
+    [("object", f"{colour} {shape}") for colour in OBJECT_RGB for shape in SHAPES]
+    + [("size", size) for size in SIZE_RADIUS]
+    + [("place", place) for place in PLACES]
+    + [("motion", motion) for motion in MOTIONS]
+    + [("background", value) for value in (*BACKGROUND_RGB, *TEXTURES)]
+    + [("camera", camera) for camera in CAMERAS]
+    + [("text", word) for word in TEXT_WORDS]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +76,7 @@ class TrainConfig:
     decay_share: float = 0.4
     weight_decay: float = 0.05
     caption_weight: float = 2.0  # CoCa's loss weights: captioning 2, contrastive 1
+    tag_weight: float = 0.3
     average: float = 0.998  # of the exponential moving average that is saved
     eval_every: int = 250
     eval_examples: int = 72
@@ -89,14 +111,16 @@ def train(
     model.train()
     model.text.requires_grad_(not config.freeze_text)
     averaged = deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=0.0, betas=(0.9, 0.98))
+    head = TagHead(model.config.width, len(TAGS))
+    groups = [*_groups(model, config.weight_decay), {"params": list(head.parameters()), "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
     held_out = _held_out(config)
     figures: dict[str, Any] = {}
     sums: dict[str, float] = {}
     start_s = time.monotonic()
     for step in range(1, config.steps + 1):
         batch = _to_batch(next(examples), model, np.random.default_rng([config.seed, 1, step]))
-        for name, value in _train_step(model, optimizer, batch, config, step).items():
+        for name, value in _train_step(model, head, optimizer, batch, config, step).items():
             sums[name] = sums.get(name, 0.0) + value
         _move_average(averaged, model, min(config.average, (1 + step) / (10 + step)))
         if step % config.eval_every == 0 or step == config.steps:
@@ -130,18 +154,25 @@ class _Batch:
     frames: torch.Tensor  # uint8 [B, T, 3, S, S]
     times_s: torch.Tensor  # [B, T]
     texts: tuple[torch.Tensor, ...]  # ids [B, L]: short, detailed, tags
+    truth: torch.Tensor  # float32 [B, len(TAGS)]: 1 where the tag is true
 
 
 def _train_step(
-    model: VideoCoCa, optimizer: torch.optim.Optimizer, batch: _Batch, config: TrainConfig, step: int
+    model: VideoCoCa,
+    head: TagHead,
+    optimizer: torch.optim.Optimizer,
+    batch: _Batch,
+    config: TrainConfig,
+    step: int,
 ) -> dict[str, float]:
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate * _rate(config, step)
     # On a CPU, flash attention's backward makes the whole step half as long again on rows this short.
     with sdpa_kernel(SDPBackend.MATH):
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            parts = losses(model, batch.frames, batch.times_s, batch.texts)
+            parts = losses(model, batch.frames, batch.times_s, batch.texts, (head, batch.truth))
         loss = parts["contrastive"] + config.caption_weight * parts["captioning"]
+        loss = loss + config.tag_weight * parts["tagging"]
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -197,6 +228,7 @@ def _to_batch(examples: Sequence[Example], model: VideoCoCa, rng: np.random.Gene
     return _Batch(
         frames=torch.stack([frames for frames, _ in videos]),
         times_s=torch.stack([times_s for _, times_s in videos]),
+        truth=torch.tensor([[float(tag in found) for tag in TAGS] for found in map(_true_tags, examples)]),
         texts=tuple(
             torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD_ID)  # [B, L]
             for ids in rows.values()
@@ -214,6 +246,10 @@ def tags_of(facts: frozenset[Fact]) -> str:
         details = [fact.value for fact in sorted(facts) if fact.subject == name and fact.kind != "object"]
         parts.append(" ".join([name, *details]))
     return ", ".join(parts)
+
+
+def _true_tags(example: Example) -> set[tuple[str, str]]:
+    return {(fact.kind, fact.value) for fact in example.facts}
 
 
 def _as_typed(text: str) -> str:
