@@ -29,7 +29,7 @@ Points = list[tuple[float, float]]
 def section(run: Storage) -> Html:
     """Curves, figures, samples and config of the run."""
     metrics, resumed, unread = read_metrics(run)
-    out = [el("p", run.root, class_="soft")]
+    out = [el("p", run.root.rstrip("/").rpartition("/")[2], class_="soft")]
     if not metrics:
         out.append(el("p", "The run has logged no step yet."))
     else:

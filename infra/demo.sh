@@ -18,14 +18,14 @@ framemill verify demo/corpus
 say "4. Continue the bundled model on these shards"
 framemill train demo/corpus --out demo/run --init builtin: --steps 40 --set val_every=10 --set checkpoint_every=20
 
-say "5. Sample the bundled model: two videos and an image"
-mkdir -p demo/samples
+say "5. Sample the trained model: two videos and an image"
 sample() { # name, size, frames, prompt
-  [ -s "demo/samples/$1" ] || framemill sample --size "$2" --frames "$3" --prompt "$4" --out "demo/samples/$1"
+  [ -s "demo/run/samples/$1" ] ||
+    framemill sample --checkpoint demo/run --size "$2" --frames "$3" --prompt "$4" --out "demo/run/samples/$1"
 }
-sample sample-0.mp4 96x64 17 "A large red circle moves to the right on a plain blue background."
-sample sample-1.mp4 64x96 17 "A small yellow star moves upward on a plain green background."
-sample sample-2.png 96x64 1 "A large white square in the centre of a plain purple background."
+sample demo-0.mp4 96x64 17 "A large red circle moves to the right on a plain blue background."
+sample demo-1.mp4 64x96 17 "A small yellow star moves upward on a plain green background."
+sample demo-2.png 96x64 1 "A large white square in the centre of a plain purple background."
 
 say "6. The report, with the training curve and the samples"
 framemill report demo/corpus --run demo/run
@@ -37,6 +37,6 @@ cat <<TABLE
   corpus               demo/corpus            (framemill status demo/corpus)
   latent shards        demo/corpus/latents/default/shard-*.tar
   training run         demo/run               (metrics.jsonl, checkpoints/)
-  samples              demo/samples
+  samples              demo/run/samples
   report               demo/corpus/report/index.html
 TABLE

@@ -11,9 +11,18 @@ from framemill import main
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = [
-    "toyworld", "analyze", "judge", "caption", "encode", "run", "status", "verify", "report", "train", "train eval",
-    "sample", "captioner train", "captioner eval", "vae train", "vae eval", "bench shots",
-]  # fmt: skip
+    *("toyworld", "analyze", "judge", "caption", "encode", "run", "status", "verify", "report"),
+    *(
+        "train",
+        "train eval",
+        "sample",
+        "captioner train",
+        "captioner eval",
+        "vae train",
+        "vae eval",
+        "bench shots",
+    ),
+]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -99,15 +99,15 @@ def test_the_same_command_again_runs_nothing(
 
 
 def test_two_runs_give_the_same_bytes(raw: Path, done: Path, tmp_path: Path) -> None:
-    assert run(raw, tmp_path / "again") == 0
-    assert contents(tmp_path / "again") == contents(done)
+    assert run(raw, tmp_path / "again" / "corpus") == 0
+    assert contents(tmp_path / "again" / "corpus") == contents(done)
 
 
 @pytest.mark.ray
 @pytest.mark.slow
 def test_ray_gives_the_same_bytes(raw: Path, done: Path, tmp_path: Path) -> None:
-    assert run(raw, tmp_path / "ray", "--executor", "ray") == 0
-    assert contents(tmp_path / "ray") == contents(done)
+    assert run(raw, tmp_path / "ray" / "corpus", "--executor", "ray") == 0
+    assert contents(tmp_path / "ray" / "corpus") == contents(done)
 
 
 def test_a_changed_threshold_decodes_nothing_to_judge(
