@@ -62,7 +62,8 @@ def render_report(corpus: Corpus, run: Storage | None) -> str:
         how = el("p", "The resolved config and the fingerprint of each stage, as this corpus stores them.")
         body = join(how, folded(CONFIG_PATH, el("pre", text, tabindex=0)))
         sections.append(("config", "How it was made", body))
-    return page("Corpus report", join(el("p", corpus.root.rstrip("/").rpartition("/")[2], class_="soft"), mosaic), sections)
+    name = corpus.root.rstrip("/").rpartition("/")[2]
+    return page("Corpus report", join(el("p", name, class_="soft"), mosaic), sections)
 
 
 def _of(kept: pa.Array, rows: pa.Table) -> pa.Table:
