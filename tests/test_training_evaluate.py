@@ -1,0 +1,68 @@
+"""Evaluation: facts are read back the same way from generated and from true videos; texts are embedded once."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from torch import Tensor
+
+from captioner.adapters import Caption
+from captioner.data import Filmstrip
+from captioner.facts import parse_facts, score_all
+from pipeline.errors import ModelError
+from pipeline.stage import Failure
+from training.evaluate import filmstrip, read_facts
+from training.rng import keyed_normal
+from training.text import CachedTextEncoder, load_text_encoder
+
+PROMPT = "A large red circle moves to the left. The background is plain blue. The camera is still."
+
+
+class Parrot:
+    """Says the prompt of the first strip and fails on the others."""
+
+    def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
+        failure = Failure(reason="unreadable")
+        return [Caption(short="", detailed=PROMPT), *[failure] * (len(strips) - 1)]
+
+
+def test_a_perfect_reader_finds_everything_and_a_failed_strip_counts_as_nothing_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("training.evaluate.load_captioner", lambda name: Parrot())
+    wanted = parse_facts(PROMPT)
+    assert len(wanted) >= 4
+    video = np.zeros((17, 64, 96, 3), np.uint8)
+    assert score_all(read_facts([video], 8.0, [wanted])).recall == 1
+    assert score_all(read_facts([video, video], 8.0, [wanted, wanted])).recall == 0.5
+
+
+def test_a_filmstrip_runs_from_the_first_frame_to_the_last() -> None:
+    strip = filmstrip(np.zeros((17, 64, 96, 3), np.uint8), 8.0)
+    assert (strip.kind, len(strip.frames), strip.times_s[0], strip.times_s[-1]) == ("video", 8, 0.0, 2.0)
+    still = filmstrip(np.zeros((1, 64, 96, 3), np.uint8), 8.0)
+    assert (still.kind, len(still.frames), still.times_s) == ("image", 1, (0.0,))
+
+
+def test_texts_are_embedded_once_and_forgotten_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def embed(texts: list[str]) -> list[Tensor]:
+        asked.extend(texts)
+        return [keyed_normal((3, 4), text) for text in texts]
+
+    encoder = CachedTextEncoder("test:", 4, "sha", embed)
+    first = encoder.encode(["a", "b", "a"])
+    assert asked == ["a", "b"]
+    assert first[0].equal(first[2])
+    assert first[0].equal(encoder.encode(["a"])[0])
+    assert asked == ["a", "b"]
+    monkeypatch.setattr("training.text.CACHE_BYTES", 0)
+    assert first[1].equal(encoder.encode(["b"])[0])
+    assert first[1].equal(encoder.encode(["b"])[0])
+    assert asked == ["a", "b", "b"]
+
+
+def test_an_unknown_text_encoder_is_an_error_that_names_the_known_one() -> None:
+    with pytest.raises(ModelError, match="builtin:"):
+        load_text_encoder("t5:xxl")
