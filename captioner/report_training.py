@@ -1,7 +1,8 @@
 """The report's section on a training run: what was trained, how the loss went, what it makes.
 
-In: a run folder (config.json, metrics.jsonl, samples/). Out: markup. Everything in the folder may be
-missing or cut short: a run that was killed or is still going is reported as far as it came.
+In: a run folder (config.json, metrics.jsonl, init-metrics.jsonl of the checkpoint it started from,
+samples/). Out: markup. Everything in the folder may be missing or cut short: a run that was killed or is
+still going is reported as far as it came.
 """
 
 import io
@@ -28,12 +29,16 @@ Points = list[tuple[float, float]]
 
 def section(run: Storage) -> Html:
     """Curves, figures, samples and config of the run."""
-    metrics, resumed, unread = read_metrics(run)
+    metrics, resumed, unread = read_metrics(run, "metrics.jsonl")
+    before, before_resumed, before_unread = read_metrics(run, "init-metrics.jsonl")
     out = [el("p", run.root.rstrip("/").rpartition("/")[2], class_="soft")]
     if not metrics:
         out.append(el("p", "The run has logged no step yet."))
     else:
         out += [_summary(metrics, resumed, unread), _curves(metrics, resumed)]
+    if before:
+        out.append(el("h3", "The checkpoint that it started from"))
+        out += [_summary(before, before_resumed, before_unread), _curves(before, before_resumed)]
     out.append(_samples(run))
     if run.exists("config.json"):
         text = run.read_bytes("config.json").decode("utf-8", "replace")
@@ -41,15 +46,15 @@ def section(run: Storage) -> Html:
     return join(out)
 
 
-def read_metrics(run: Storage) -> tuple[list[Metrics], list[float], int]:
+def read_metrics(run: Storage, name: str) -> tuple[list[Metrics], list[float], int]:
     """(a line a step in step order, the steps at which the run resumed, unreadable lines). A resumed run
     repeats the steps after its checkpoint: the later line counts."""
-    if not run.exists("metrics.jsonl"):
+    if not run.exists(name):
         return [], [], 0
     kept: list[Metrics] = []
     resumed: list[float] = []
     unread = 0
-    for line in run.read_bytes("metrics.jsonl").decode("utf-8", "replace").splitlines():
+    for line in run.read_bytes(name).decode("utf-8", "replace").splitlines():
         if not line.strip():
             continue
         try:
@@ -106,7 +111,7 @@ def _summary(metrics: Sequence[Metrics], resumed: Sequence[float], unread: int) 
         told += f", {length_of_time(seconds)} of steps logged"
     told += f", resumed {count(len(resumed))} time{'s' * (len(resumed) != 1)}." if resumed else "."
     if unread:
-        told += f" {count(unread)} line{'s' * (unread != 1)} of metrics.jsonl could not be read."
+        told += f" {count(unread)} line{'s' * (unread != 1)} of its metrics could not be read."
     return join(el("p", told), table("Start and end", ("Figure", "Start", "End"), rows, numeric=(1, 2)))
 
 

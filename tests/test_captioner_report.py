@@ -224,7 +224,7 @@ def test_a_run_that_has_just_begun_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_is_one_curve(tmp_path: Path) -> None:
-    metrics, resumed, unread = read_metrics(build_run(tmp_path))
+    metrics, resumed, unread = read_metrics(build_run(tmp_path), "metrics.jsonl")
     steps = [row["step"] for row in metrics]
     assert steps == [*range(1, 102), *range(121, 201)]
     assert (resumed, unread) == ([101], 1)

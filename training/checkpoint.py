@@ -140,6 +140,14 @@ def load_trained(name: str) -> Trained:
     return _build(read_state(folders[-1]), weights, str(folders[-1]))
 
 
+def metrics_of(name: str) -> Path:
+    """Where the metrics of a trained model's own training lie, if they were kept."""
+    scheme, colon, rest = name.partition(":")
+    if colon and scheme == "builtin":
+        return (Path(rest) if rest else BUILTIN_FOLDER) / "builtin.metrics.jsonl"
+    return Path(name) / "metrics.jsonl"
+
+
 def _load_bundle(folder: Path) -> Trained:
     try:
         description = json.loads((folder / "builtin.json").read_text())

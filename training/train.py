@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from training.checkpoint import (
     finished,
     lineage_to_json,
     load_trained,
+    metrics_of,
     read_state,
     restore,
     save_checkpoint,
@@ -91,7 +93,7 @@ class Trainer:
         self.ema = Ema(self.model, config.ema_sigma_rel)
         self.optimizers = Optimizers(self.model, self.config)
         self.channel_weights = channel_weights(dataset.info.std, config.channel_power)
-        self.step = 0
+        self.step, self.resumed_at = 0, 0
         self.validation: Validation | None = None
 
     def resume_or_init(self, data: dict[str, Any]) -> None:
@@ -102,7 +104,7 @@ class Trainer:
             _refuse_other_config(json.loads((self.run / "config.json").read_text())["train"], self.config)
             load_trained(str(self.run)).lineage.check(self.lineage.latents, self.text, str(self.run))
             restore(checkpoints[-1], self.model, self.ema, self.optimizers)
-            self.step = state["step"]
+            self.step = self.resumed_at = state["step"]
             _forget_after(self.run / "metrics.jsonl", self.step)
         elif self.config.init:
             parent = load_trained(self.config.init)
@@ -111,6 +113,8 @@ class Trainer:
             self.model.load_state_dict(parent.model.state_dict())
             self.ema.model.load_state_dict(parent.model.state_dict())
         self.run.mkdir(parents=True, exist_ok=True)
+        if self.config.init and metrics_of(self.config.init).exists():
+            shutil.copy(metrics_of(self.config.init), self.run / "init-metrics.jsonl")
         resolved = {"data": data, "train": dataclasses.asdict(self.config)}
         (self.run / "config.json").write_text(json.dumps(resolved, indent=1) + "\n")
 
@@ -135,6 +139,8 @@ class Trainer:
             "fill": tokens / self.config.tokens_per_pack,
             "seconds": time.monotonic() - began,
         }
+        if self.resumed_at == self.step - 1 > 0:
+            record["resumed"] = True
         last = self.step == self.config.steps
         if self.held_out and (last or self.step % self.config.val_every == 0):
             self.validation = self.validate()
