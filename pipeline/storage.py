@@ -34,12 +34,13 @@ def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …)."""
     if not is_remote(uri):
         return pafs.LocalFileSystem(), os.path.abspath(uri)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint:
-        scheme, _, host = endpoint.rpartition("://")
-        s3 = pafs.S3FileSystem(endpoint_override=host, scheme=scheme or "https", allow_bucket_creation=False)
-    else:
-        s3 = pafs.S3FileSystem()
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    scheme, _, host = endpoint.rpartition("://")
+    s3 = pafs.S3FileSystem(
+        endpoint_override=host or None,
+        scheme=scheme or "https",
+        allow_delayed_open=True,  # a part of usual size is one request, not a multipart upload of three
+    )
     return s3, uri.removeprefix("s3://").rstrip("/")
 
 
