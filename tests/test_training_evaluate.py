@@ -1,4 +1,4 @@
-"""Evaluation: facts are read back the same way from generated and from true videos; texts are embedded once."""
+"""Evaluation: facts are read back alike from generated and from true videos; texts are embedded once."""
 
 from collections.abc import Sequence
 
