@@ -8,6 +8,7 @@ codec in this process.
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from pipeline.stage import Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.storage import local_path
 
 Rows = list[dict[str, Any]]
+HOW_NOT_WHAT: dict[str, Any] = {"sources_per_task": 0, "deadline_s": 0.0, "memory_gb": 0.0}  # change no row
 
 
 class AnalyzeStage:
@@ -96,7 +98,7 @@ def analyze_corpus(
 ) -> RunSummary:
     """Takes `inputs` as the corpus's files and analyzes those that no current part covers."""
     stage = AnalyzeStage(config.analyze)
-    current = fingerprint(config.analyze, stage.version)
+    current = fingerprint(replace(config.analyze, **HOW_NOT_WHAT), stage.version)
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
     corpus.record(config, stage.name, current)
     done = set(corpus.sources()["source_key"].to_pylist())

@@ -23,7 +23,6 @@ D = TypeVar("D")
 class ShotConfig:
     """How frame differences become shot boundaries (pipeline/shots.py)."""
 
-    detector: str = "framemill"
     min_shot_s: float = 0.3  # of two boundaries closer than this the surer one stays
     cut_threshold: float = 0.2  # difference between the frames around a hard cut
     cut_ratio: float = 2.3  # and how many times the changes nearby it must be

@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 from pipeline import tables
-from pipeline.analyze import AnalyzeStage
-from pipeline.config import AnalyzeConfig
+from pipeline.analyze import AnalyzeStage, analyze_corpus
+from pipeline.config import AnalyzeConfig, Config
+from pipeline.corpus import Corpus
 from pipeline.discover import discover
+from pipeline.runner import LocalExecutor
 from pipeline.sandbox import Sandbox
 from pipeline.stage import Task, TaskResult
 
@@ -73,3 +75,15 @@ def test_filmstrips_show_the_active_picture_inside_the_clip(folder: Path) -> Non
 def test_the_same_input_gives_the_same_bytes(folder: Path) -> None:
     first, second = analyze(folder), analyze(folder)
     assert [o.data for o in first.outputs] == [o.data for o in second.outputs]
+
+
+def test_a_longer_deadline_makes_no_part_stale(folder: Path, tmp_path: Path) -> None:
+    corpus, inputs = Corpus(str(tmp_path)), discover([str(folder)]).inputs
+
+    def tasks(config: AnalyzeConfig) -> int:
+        run = analyze_corpus(corpus, inputs, Config(analyze=config), LocalExecutor(), lambda *_: None)
+        return run.tasks
+
+    assert tasks(AnalyzeConfig()) > 0
+    assert tasks(AnalyzeConfig(deadline_s=900.0, sources_per_task=1, memory_gb=3.0)) == 0
+    assert tasks(AnalyzeConfig(strip_frames=4)) > 0
