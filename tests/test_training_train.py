@@ -118,6 +118,19 @@ def test_batches_are_normalised_and_belong_to_their_position(corpus: Corpus, tmp
         assert prompt is None or (("red" in prompt) == (shape_value > 0))
 
 
+def test_a_batch_moves_to_a_device_whole(corpus: Corpus, tmp_path: Path) -> None:
+    moved = trainer(corpus, tmp_path / "run").loader.batch(0).to(torch.device("meta"))
+    layout = moved.layout
+    tensors = [moved.clean, layout.segments.offsets]
+    tensors += [
+        value
+        for value in (getattr(layout, f.name) for f in dataclasses.fields(layout))
+        if torch.is_tensor(value)
+    ]
+    assert len(tensors) == 7
+    assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
 def _values(clean: Tensor, sample: Tensor) -> list[float]:
     return [float(clean[sample == n].sum()) for n in range(int(sample.max()) + 1)]
 

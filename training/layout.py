@@ -34,6 +34,9 @@ class Segments:
         offsets = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
         return Segments(lengths=tuple(lengths), offsets=offsets.to(device))
 
+    def to(self, device: torch.device) -> Segments:
+        return Segments(lengths=self.lengths, offsets=self.offsets.to(device))
+
     @property
     def total(self) -> int:
         return sum(self.lengths)
@@ -50,6 +53,17 @@ class Layout:
     cells: Tensor  # float32 [N, 2]: (y, x) in tokens, from the sample's top left corner
     relative: Tensor  # float32 [N, 2]: (y, x) of the token's centre as a share of the frame, 0…1
     valid: Tensor  # bool [N, P]: False for the half of a patch that hangs over an odd edge
+
+    def to(self, device: torch.device) -> Layout:
+        return Layout(
+            shapes=self.shapes,
+            segments=self.segments.to(device),
+            sample=self.sample.to(device),
+            seconds=self.seconds.to(device),
+            cells=self.cells.to(device),
+            relative=self.relative.to(device),
+            valid=self.valid.to(device),
+        )
 
 
 def tokens_of(shape: Sequence[int]) -> int:
@@ -78,9 +92,7 @@ def unpatchify(tokens: Tensor, shape: Shape) -> Tensor:
     return padded[:, :, :height, :width]
 
 
-def layout_of(
-    shapes: Sequence[Shape], seconds_per_step: Sequence[float], device: torch.device | str = "cpu"
-) -> Layout:
+def layout_of(shapes: Sequence[Shape], seconds_per_step: Sequence[float]) -> Layout:
     """The layout of samples of `shapes`, whose latent steps lie `seconds_per_step` apart."""
     sample, seconds, cells, relative, valid = [], [], [], [], []
     for index, (shape, step_s) in enumerate(zip(shapes, seconds_per_step, strict=True)):
@@ -95,10 +107,10 @@ def layout_of(
         sample.append(torch.full((len(t),), index))
     return Layout(
         shapes=tuple(shapes),
-        segments=Segments.of([len(one) for one in sample], device),
-        sample=torch.cat(sample).to(device),
-        seconds=torch.cat(seconds).float().to(device),
-        cells=torch.cat(cells).to(device),
-        relative=torch.cat(relative).float().to(device),
-        valid=torch.cat(valid).to(device),
+        segments=Segments.of([len(one) for one in sample]),
+        sample=torch.cat(sample),
+        seconds=torch.cat(seconds).float(),
+        cells=torch.cat(cells),
+        relative=torch.cat(relative).float(),
+        valid=torch.cat(valid),
     )

@@ -8,7 +8,7 @@ latents with the mean and std of latents.toml. Never shuffles by chance, drops a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,10 @@ class Batch:
     layout: Layout
     prompts: tuple[str | None, ...]  # None = dropped
     texts: list[Tensor | None]  # float16 [L_i, text_dim]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same pack with its large tensors on `device`; the model moves the texts."""
+        return replace(self, clean=self.clean.to(device), layout=self.layout.to(device))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

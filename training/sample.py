@@ -61,12 +61,14 @@ class Generator:
         """uint8 [T, H, W, 3] for each prompt, all in one packed sequence; `config.prompt` is not read."""
         info = self.trained.lineage.latents
         shape = latent_shape(config, info)
-        layout = layout_of([shape] * len(prompts), [info.stride_t / config.fps] * len(prompts))
-        noise = draw_noise([str(i) for i in range(len(prompts))], layout.shapes, "sample", config.seed)
+        device = next(self.trained.model.parameters()).device
+        layout = layout_of([shape] * len(prompts), [info.stride_t / config.fps] * len(prompts)).to(device)
+        names = [str(i) for i in range(len(prompts))]
+        noise = draw_noise(names, layout.shapes, "sample", config.seed).to(device)
         velocity = guided_velocity(self.trained, layout, self.text.encode(prompts), config.cfg)
         times = time_grid(config.steps, tokens_of(shape), self.trained.flow)
         with torch.inference_mode():
-            tokens = SAMPLERS[config.sampler](velocity, noise, times)  # [N, P]
+            tokens = SAMPLERS[config.sampler](velocity, noise, times).cpu()  # [N, P]
         return [self._decode(part, shape) for part in torch.split(tokens, tokens_of(shape))]
 
     def _decode(self, tokens: Tensor, shape: Shape) -> np.ndarray:
@@ -81,6 +83,7 @@ class Generator:
 def load_generator(name: str) -> Generator:
     """`builtin:` or a run folder, with the VAE and the text encoder that it was trained with: checked."""
     trained = load_trained(name)
+    trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
     lineage = trained.lineage
     text = load_text_encoder(lineage.text_encoder)
     lineage.check_text(text, trained.where)
@@ -108,12 +111,12 @@ def guided_velocity(
     count = len(texts)
     steps_s = _seconds_per_step(layout)
     guided = cfg != 1
-    both = layout_of(layout.shapes * 2, steps_s * 2) if guided else layout
+    both = layout_of(layout.shapes * 2, steps_s * 2).to(layout.sample.device) if guided else layout
     prompts: list[Tensor | None] = [*texts, *([None] * count if guided else [])]
     known = None if given is None else torch.cat([given, given]) if guided else given
 
     def velocity(x: Tensor, t: float) -> Tensor:
-        times = torch.full((len(prompts),), t)
+        times = torch.full((len(prompts),), t, device=x.device)
         levels = NoiseLevels.of(times, both, known)
         out: Tensor = trained.model(torch.cat([x, x]) if guided else x, levels, both, prompts)
         if guided:

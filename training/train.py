@@ -92,7 +92,7 @@ class Trainer:
         self.model = VideoDiT(model_config).to(self.device)
         self.ema = Ema(self.model, config.ema_sigma_rel)
         self.optimizers = Optimizers(self.model, self.config)
-        self.channel_weights = channel_weights(dataset.info.std, config.channel_power)
+        self.channel_weights = channel_weights(dataset.info.std, config.channel_power).to(self.device)
         self.step, self.resumed_at = 0, 0
         self.validation: Validation | None = None
 
@@ -121,7 +121,7 @@ class Trainer:
     def train_step(self) -> float:
         """One pack: corrupt, predict, update, average; validates and commits when due."""
         began = time.monotonic()
-        batch = self.loader.batch(self.step)
+        batch = self.loader.batch(self.step).to(self.device)
         loss = self._backward(batch)
         rate = learning_rate(self.step, self.config)
         norm = self.optimizers.step(self.step)
@@ -155,7 +155,8 @@ class Trainer:
         layout, config = batch.layout, self.config
         tokens = [tokens_of(shape) for shape in layout.shapes]
         times = draw_times(batch.sample_ids, tokens, config.seed, batch.epoch, config.flow)
-        noise = draw_noise(batch.sample_ids, layout.shapes, config.seed, batch.epoch)
+        times = times.to(self.device)
+        noise = draw_noise(batch.sample_ids, layout.shapes, config.seed, batch.epoch).to(self.device)
         noisy = corrupt(batch.clean, noise, times[layout.sample, None])
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             predicted = self.model(noisy, NoiseLevels.of(times, layout), layout, batch.texts)

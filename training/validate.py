@@ -66,10 +66,12 @@ def validate(model: nn.Module, batches: list[Batch], flow: FlowConfig, dtype: to
     by_quantile = []
     for quantile in QUANTILES:
         total = 0.0
-        for batch in batches:
+        for batch in (one.to(device) for one in batches):
             layout = batch.layout
-            times = torch.tensor([time_of_quantile(quantile, tokens_of(s), flow) for s in layout.shapes])
-            noise = draw_noise(batch.sample_ids, layout.shapes, "validation")
+            times = torch.tensor(
+                [time_of_quantile(quantile, tokens_of(s), flow) for s in layout.shapes], device=device
+            )
+            noise = draw_noise(batch.sample_ids, layout.shapes, "validation").to(device)
             noisy = corrupt(batch.clean, noise, times[layout.sample, None])
             with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
                 predicted = model(noisy, NoiseLevels.of(times, layout), layout, batch.texts)
