@@ -140,12 +140,26 @@ def load_trained(name: str) -> Trained:
     return _build(read_state(folders[-1]), weights, str(folders[-1]))
 
 
-def metrics_of(name: str) -> Path:
-    """Where the metrics of a trained model's own training lie, if they were kept."""
+def curve_of(name: str) -> list[dict[str, Any]]:
+    """How the training of a trained model went, a line a logged step: a run's metrics, or the curve kept
+    with a bundle, after that of the bundle it started from; the step counts on, and `resumed` marks where."""
     scheme, colon, rest = name.partition(":")
-    if colon and scheme == "builtin":
-        return (Path(rest) if rest else BUILTIN_FOLDER) / "builtin.metrics.jsonl"
-    return Path(name) / "metrics.jsonl"
+    if not (colon and scheme == "builtin"):
+        metrics = Path(name) / "metrics.jsonl"
+        return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+    description = json.loads(((Path(rest) if rest else BUILTIN_FOLDER) / "builtin.json").read_text())
+    points: list[dict[str, Any]] = []
+    for made in _ancestry(description["training"]):
+        before = points[-1]["step"] if points else 0
+        fresh = [point | {"step": before + point["step"]} for point in made["curve"]]
+        points += [fresh[0] | {"resumed": True}, *fresh[1:]] if points else fresh
+    return points
+
+
+def _ancestry(made: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trainings that led to a bundle, the first one first."""
+    parent = made.get("parent")
+    return [*(_ancestry(parent) if parent else []), made]
 
 
 def _load_bundle(folder: Path) -> Trained:

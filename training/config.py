@@ -14,7 +14,7 @@ class ModelConfig:
     channels: int = 16
     text_dim: int = 192
     width: int = 256
-    depth: int = 8
+    depth: int = 6
     heads: int = 4
     mlp_ratio: int = 4
 

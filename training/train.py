@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,10 +20,10 @@ from pipeline.corpus import Corpus
 from pipeline.errors import ConfigError
 from training.checkpoint import (
     Lineage,
+    curve_of,
     finished,
     lineage_to_json,
     load_trained,
-    metrics_of,
     read_state,
     restore,
     save_checkpoint,
@@ -113,8 +112,9 @@ class Trainer:
             self.model.load_state_dict(parent.model.state_dict())
             self.ema.model.load_state_dict(parent.model.state_dict())
         self.run.mkdir(parents=True, exist_ok=True)
-        if self.config.init and metrics_of(self.config.init).exists():
-            shutil.copy(metrics_of(self.config.init), self.run / "init-metrics.jsonl")
+        if self.config.init:
+            lines = [json.dumps(point) + "\n" for point in curve_of(self.config.init)]
+            (self.run / "init-metrics.jsonl").write_text("".join(lines))
         resolved = {"data": data, "train": dataclasses.asdict(self.config)}
         (self.run / "config.json").write_text(json.dumps(resolved, indent=1) + "\n")
 
