@@ -236,7 +236,9 @@ def test_a_bundle_starts_a_new_run_and_says_when_it_is_damaged(corpus: Corpus, t
     for _ in range(3):
         run.train_step()
     trained = load_trained(str(tmp_path / "run"))
-    save_bundle(trained, tmp_path / "bundle", {"note": "test"})
+    first = {"curve": [{"step": 100, "loss": 2.0}], "parent": None}
+    second = {"curve": [{"step": 100, "loss": 1.0}, {"step": 150, "loss": 0.9}], "parent": first}
+    save_bundle(trained, tmp_path / "bundle", second)
     loaded = load_trained(f"builtin:{tmp_path / 'bundle'}")
     assert loaded.lineage == trained.lineage
     for mine, theirs in zip(loaded.model.parameters(), trained.model.parameters(), strict=True):
@@ -245,6 +247,10 @@ def test_a_bundle_starts_a_new_run_and_says_when_it_is_damaged(corpus: Corpus, t
         corpus, tmp_path / "child", dataclasses.replace(CONFIG, init=f"builtin:{tmp_path / 'bundle'}")
     )
     assert child.step == 0
+    lines = [
+        json.loads(line) for line in (tmp_path / "child" / "init-metrics.jsonl").read_text().splitlines()
+    ]
+    assert [(line["step"], line.get("resumed")) for line in lines] == [(100, None), (200, True), (250, None)]
     assert torch.equal(child.model.patch_out.weight, loaded.model.patch_out.weight)
     weights = tmp_path / "bundle" / "builtin.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
