@@ -8,6 +8,7 @@ dies costs the task it was on (tried once more); the stream goes on without it.
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -70,7 +71,10 @@ def _start() -> None:
     """Joins or starts Ray at the first task, so that a run with nothing to do costs nothing."""
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back in receipts
         ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    # Ray 2.60 warns of `**ray_remote_args` and has no other way yet to say max_restarts to a pool of actors.
+    warnings.filterwarnings("ignore", message=".ray_remote_args. is deprecated")
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1  # a lost task is named by the runner, not fatal
