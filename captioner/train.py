@@ -4,10 +4,13 @@ In: a `TrainConfig`; filmstrips of a rendered toy-world folder, or of shots draw
 rendered in memory as they are needed. Out: a folder that `load_model` reads (the averaged weights, saved at
 every evaluation, so that the latest can always be used) and metrics.jsonl. Never touches real footage.
 
-One step takes one batch of clips with one frame count. Each clip is seen with three texts: its short and its
-detailed caption (a quarter of the time under the neutral `<any>` style, then sometimes worded as users type:
-lower case, no full stop) and its bare facts under `<tags>`. The captions' wording is mostly chance; the tags
-have none, so nearly all of their gradient is about what is seen. Everything drawn depends on (seed, step).
+It begins with single pictures and their tags alone (colours, shapes, places), which costs a sixth of a full
+step: a tower that cannot tell a star from a ring learns that slowly from captions, and until it can,
+everything said about an object is wrong. After that a step takes one batch of clips with one frame count.
+Each clip is seen with three texts: its short and its detailed caption (a quarter of the time under the
+neutral `<any>` style, then sometimes worded as users type: lower case, no full stop) and its bare facts under
+`<tags>`. The captions' wording is mostly chance; the tags have none, so nearly all of their gradient is about
+what is seen. Everything drawn depends on (seed, step).
 """
 
 import itertools
@@ -50,8 +53,9 @@ ENDLESS = "endless:"  # instead of a folder: shots rendered in memory, none seen
 TOKENIZER_EXAMPLES = 4000
 HELD_OUT_SEED = 900_001  # of the endless set; no training seed reaches it
 ANY_STYLE_SHARE = 0.25
-TAGS = tuple(  # (kind, value) of every fact there can be
+TAGS = tuple(  # (kind, value) of every fact there can be; an object's colour and shape also on their own
     [("object", f"{colour} {shape}") for colour in OBJECT_RGB for shape in SHAPES]
+    + [("object", word) for word in (*OBJECT_RGB, *SHAPES)]
     + [("size", size) for size in SIZE_RADIUS]
     + [("place", place) for place in PLACES]
     + [("motion", motion) for motion in MOTIONS]
@@ -68,6 +72,7 @@ class TrainConfig:
     init: str = ""  # a folder to go on from; empty: from scratch
     freeze_text: bool = False  # keep the text tower as it is: other models were trained on its features
     steps: int = 3000
+    tag_steps: int = 600  # the first of them: images only, tags only
     frame_counts: tuple[int, ...] = (4, 4, 4, 8, 1)  # drawn per step; 1 trains on images
     frames_per_batch: int = 64
     max_batch: int = 40
@@ -93,6 +98,12 @@ class TrainConfig:
                 expected=f"counts from 1 to {STRIP_FRAMES}, at least one step",
             )
 
+    def count_at(self, step: int) -> int:
+        """Frames of each clip in the batch of a step counted from 1."""
+        if step <= self.tag_steps:
+            return 1
+        return int(np.random.default_rng([self.seed, 3, step]).choice(self.frame_counts))
+
     def batch_of(self, count: int) -> int:
         """Clips in a batch of clips with `count` frames."""
         return max(1, min(self.frames_per_batch // count, self.max_batch))
@@ -116,23 +127,22 @@ def train(
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
     held_out = _held_out(config)
     figures: dict[str, Any] = {}
-    sums: dict[str, float] = {}
+    seen: dict[str, list[float]] = {}
     start_s = time.monotonic()
     for step in range(1, config.steps + 1):
         batch = _to_batch(next(examples), model, np.random.default_rng([config.seed, 1, step]))
         for name, value in _train_step(model, head, optimizer, batch, config, step).items():
-            sums[name] = sums.get(name, 0.0) + value
+            seen.setdefault(name, []).append(value)
         _move_average(averaged, model, min(config.average, (1 + step) / (10 + step)))
         if step % config.eval_every == 0 or step == config.steps:
-            count = (step - 1) % config.eval_every + 1
             figures = evaluate_examples(partial(_words, averaged), held_out)
             row = {
                 "step": step,
                 "seconds": round(time.monotonic() - start_s, 1),
-                **{name: round(value / count, 4) for name, value in sums.items()},
+                **{name: round(sum(values) / len(values), 4) for name, values in seen.items()},
                 **figures,
             }
-            sums = {}
+            seen = {}
             with open(out / "metrics.jsonl", "a") as log:
                 log.write(json.dumps(row) + "\n")
             save_model(averaged, out, {"toyworld": ENDLESS if endless else "folder", **asdict(config), **row})
@@ -170,9 +180,13 @@ def _train_step(
     # On a CPU, flash attention's backward makes the whole step half as long again on rows this short.
     with sdpa_kernel(SDPBackend.MATH):
         with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            parts = losses(model, batch.frames, batch.times_s, batch.texts, (head, batch.truth))
-        loss = parts["contrastive"] + config.caption_weight * parts["captioning"]
-        loss = loss + config.tag_weight * parts["tagging"]
+            if step <= config.tag_steps:
+                places = model.encode_places(batch.frames, batch.times_s)
+                parts = {"tagging": head.loss(places, batch.truth)}
+            else:
+                parts = losses(model, batch.frames, batch.times_s, batch.texts, (head, batch.truth))
+        weights = {"contrastive": 1.0, "captioning": config.caption_weight, "tagging": config.tag_weight}
+        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -249,7 +263,8 @@ def tags_of(facts: frozenset[Fact]) -> str:
 
 
 def _true_tags(example: Example) -> set[tuple[str, str]]:
-    return {(fact.kind, fact.value) for fact in example.facts}
+    whole = {(fact.kind, fact.value) for fact in example.facts}
+    return whole | {(kind, word) for kind, value in whole if kind == "object" for word in value.split()}
 
 
 def _as_typed(text: str) -> str:
@@ -259,8 +274,8 @@ def _as_typed(text: str) -> str:
 
 def _endless_examples(config: TrainConfig) -> Iterator[list[Example]]:
     """Batches of fresh shots, each seen once."""
-    for step in itertools.count():
-        count = int(np.random.default_rng([config.seed, 3, step]).choice(config.frame_counts))
+    for step in itertools.count(1):
+        count = config.count_at(step)
         first = step * config.max_batch
         yield [toy_example(config.seed, first + i, count) for i in range(config.batch_of(count))]
 
@@ -270,9 +285,8 @@ def _folder_examples(config: TrainConfig, toyworld: Path) -> Iterator[list[Examp
     strips: dict[str, list[Example]] = {"video": [], "image": []}
     for example in folder_examples(toyworld):
         strips[example.strip.kind].append(example)
-    for step in itertools.count():
-        rng = np.random.default_rng([config.seed, 3, step])
-        count = int(rng.choice(config.frame_counts))
+    for step in itertools.count(1):
+        rng, count = np.random.default_rng([config.seed, 4, step]), config.count_at(step)
         pool = strips["image" if count == 1 else "video"] or strips["video"] or strips["image"]
         chosen = [pool[int(i)] for i in rng.integers(len(pool), size=config.batch_of(count))]
         yield [replace(e, strip=_thinned(e.strip, count)) for e in chosen]
