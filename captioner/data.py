@@ -104,7 +104,7 @@ def toy_example(seed: int, index: int, count: int = STRIP_FRAMES) -> Example:
         is_image=is_image,
         static=bool(rng.random() < 0.06),
         blurred=bool(rng.random() < 0.06),
-        with_text=bool(rng.random() < 0.15),
+        with_text=bool(rng.random() < 0.25),
     )
     area, aspect = rng.uniform(72 * 48, 192 * 112), float(np.exp(rng.uniform(np.log(9 / 22), np.log(22 / 9))))
     width_px, height_px = max(32, round((area * aspect) ** 0.5)), max(32, round((area / aspect) ** 0.5))
