@@ -48,6 +48,8 @@ def test_draws_belong_to_the_sample_not_to_its_place() -> None:
     backward = draw_noise(["b", "a"], shapes[::-1], 0, 0)
     torch.testing.assert_close(forward[: tokens_of(shapes[0])], backward[tokens_of(shapes[1]) :])
     assert not torch.equal(forward, draw_noise(["a", "b"], shapes, 0, 1))
+    twins = draw_noise(["a", "b"], [shapes[0]] * 2, 0, 0)
+    assert not torch.equal(*twins.chunk(2))
     times = draw_times(["a", "b"], [4, 2], 0, 0, FLOW)
     assert torch.equal(times.flip(0), draw_times(["b", "a"], [2, 4], 0, 0, FLOW))
 

@@ -75,6 +75,7 @@ def evaluate(
                 "n": score.actual,
             }
             for kind, score in sorted(score_by_kind(fidelity).items())
+            if score.actual
         },
         "prompts": prompts,
         "note": "recall of prompted facts, read back by the built-in captioner, which errs itself",
@@ -82,9 +83,13 @@ def evaluate(
 
 
 def held_out_loss(run: str, generator: Generator) -> float | None:
-    """The validation loss of a run on the corpus it was trained on; None where that is not known."""
+    """The validation loss of a run on the corpus it was trained on; of a bundle, the one on record."""
+    if run.startswith("builtin:"):
+        description = json.loads((Path(generator.trained.where) / "builtin.json").read_text())
+        measured = [p["val_loss"] for p in description["training"].get("curve", []) if "val_loss" in p]
+        return measured[-1] if measured else None
     saved = Path(run) / "config.json"
-    if run.startswith("builtin:") or not saved.exists():
+    if not saved.exists():
         return None
     resolved = json.loads(saved.read_text())
     config, data = build(TrainConfig, resolved["train"]), resolved["data"]
