@@ -210,7 +210,10 @@ def _groups(model: VideoCoCa, weight_decay: float) -> list[dict[str, Any]]:
 
 @torch.no_grad()
 def _move_average(averaged: VideoCoCa, model: VideoCoCa, keep: float) -> None:
-    torch._foreach_lerp_(list(averaged.parameters()), list(model.parameters()), 1.0 - keep)
+    """Frozen weights stay out of it: averaging would turn a -0.0 into 0.0, and with it their hash."""
+    pairs = zip(averaged.parameters(), model.parameters(), strict=True)
+    kept, moving = zip(*((mean, new) for mean, new in pairs if new.requires_grad), strict=True)
+    torch._foreach_lerp_(list(kept), list(moving), 1.0 - keep)
 
 
 # -- data --------------------------------------------------------------------------------------------
