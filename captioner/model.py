@@ -136,9 +136,7 @@ class VideoCoCa(CoCa):  # type: ignore[misc]
     def _init_new_parameters(self) -> None:
         """What open_clip leaves at PyTorch's default or, for the decoder's output, uninitialised."""
         for positions in (self.visual.positional_embedding, self.time_embedding):
-            nn.init.normal_(
-                positions, std=0.5
-            )  # as large as what they are added to
+            nn.init.normal_(positions, std=0.5)  # as large as what they are added to
         nn.init.normal_(self.text_decoder.text_projection, std=self.config.width**-0.5)
         for name, weight in self.time_blocks.named_parameters():  # at the start, other frames change nothing
             if name.endswith(("out_proj.weight", "c_proj.weight")):
