@@ -403,7 +403,11 @@ def _model_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None
     add("--seed", type=int, default=0)
     add("--out", default="sample.mp4", help="the .mp4 (or, for one frame, .png) to write")
     add = verb("captioner train", captioner_train, "--toyworld toy --out my-captioner")
-    add("--toyworld", required=True, help="folder made by framemill toyworld")
+    add(
+        "--toyworld",
+        required=True,
+        help="folder made by framemill toyworld, or endless: to draw shots in memory",
+    )
     add("--out", required=True)
     add = verb("captioner eval", captioner_eval, "--toyworld toy-heldout --json")
     add("--toyworld", required=True)

@@ -10,4 +10,4 @@ figure framemill bench shots --media $toy --truth $toy/truth.jsonl
 figure framemill captioner eval --toyworld $toy
 figure framemill vae eval --media $toy
 figure framemill vae eval --media infra/media
-figure framemill train eval --run builtin:
+figure framemill train eval --run builtin: --prompts 32
