@@ -1,13 +1,14 @@
 """The command line: every verb has help with an example; errors are one line with the right exit code."""
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from framemill import main
+from framemill import _parser, main
 
 ROOT = Path(__file__).resolve().parents[1]
 VERBS = [
@@ -40,6 +41,10 @@ def test_the_readme_names_every_verb_and_its_commands_parse() -> None:
     text = (ROOT / "README.md").read_text()
     for verb in VERBS:
         assert f"framemill {verb}" in text, verb
+    commands = re.findall(r"^framemill .+$", text, re.MULTILINE)
+    assert len(commands) >= 7
+    for command in commands:
+        _parser().parse_args(shlex.split(command, comments=True)[1:])
 
 
 @pytest.mark.parametrize(
