@@ -14,6 +14,7 @@ from pipeline.corpus import Corpus
 from pipeline.errors import ConfigError, FormatError, ModelError, UsageError
 from pipeline.storage import Storage
 from tokenizer_stage.shards import LatentsInfo, Sample, info_to_toml, write_shard
+from training import train as training_loop
 from training.checkpoint import finished, load_trained, save_bundle
 from training.config import ModelConfig, TrainConfig
 from training.loader import choose_caption, open_dataset
@@ -264,3 +265,12 @@ def test_a_set_without_captions_and_a_missing_run_are_errors_with_a_cure(tmp_pat
         open_dataset(bare, "default", None, CONFIG)
     with pytest.raises(ModelError, match="framemill train"):
         load_trained(str(tmp_path / "nowhere"))
+
+
+def test_a_corpus_too_small_to_hold_out_from_trains_all_the_same(
+    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_loop, "load_text_encoder", lambda name: text_encoder("text-1"))
+    config = dataclasses.replace(CONFIG, val_share=0.0, steps=2)
+    summary = training_loop.train(corpus, str(tmp_path / "run"), config)
+    assert (summary["steps"], summary["val_loss"], summary["val_samples"]) == (2, None, 0)

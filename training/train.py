@@ -62,14 +62,14 @@ def train(
     while trainer.step < config.steps:
         loss = trainer.train_step()
         progress(trainer.step, config.steps, {"loss": f"{loss:.4f}"})
-    validation = trainer.validation or trainer.validate()
+    validation = trainer.validation or (trainer.validate() if trainer.held_out else None)
     return {
         "run": str(run),
         "steps": trainer.step,
         "loss": loss,
-        "val_loss": validation.loss,
+        "val_loss": validation.loss if validation else None,  # none held out: too few sources
         "train_samples": len(dataset.train_rows),
-        "val_samples": validation.samples,
+        "val_samples": validation.samples if validation else 0,
         "uncaptioned": dataset.uncaptioned,
         "samples": write_samples(trainer),
         "seconds": time.monotonic() - began,
