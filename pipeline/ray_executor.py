@@ -2,9 +2,11 @@
 
 In: a stage and its tasks. Out: receipts as tasks end. One task is one block; each worker is an actor
 that sets the stage up once and commits its parts itself, so only small receipts travel. A worker that
-dies costs the task it was on (tried once more); the stream goes on without it.
+dies takes with it the task it was on and those queued on it; each of these is then tried once more in
+a process of its own, so that only a task that kills its worker again stays without a receipt.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -22,7 +24,7 @@ from pipeline.stage import Stage, Task
 
 
 class _TaskActor:
-    """A Worker as Ray Data calls it: a batch of one task in, its receipt out."""
+    """A Worker as Ray calls it: a batch of one task in, its receipt out."""
 
     def __init__(self, stage: Stage, root: str) -> None:
         self._stage, self._root = stage, root
@@ -48,23 +50,44 @@ class RayExecutor:
 
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
         _start()
+        items = {task.key: {"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks}
+        for answers in (self._pooled, self._alone):
+            for answer in answers(stage, list(items.values()), root):
+                key, seconds, counts, error, fatal = json.loads(answer)
+                if fatal:
+                    raise getattr(errors, fatal[0])(fatal[1], expected=fatal[2], fix=fatal[3])
+                del items[key]
+                yield Receipt(key=key, seconds=seconds, counts=counts, error=error)
+
+    def _pooled(self, stage: Stage, items: list[dict[str, Any]], root: str) -> Iterator[str]:
+        """Answers of a pool of workers; none for the tasks that a dying worker took with it."""
         need = stage.resources
-        items = [{"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks]
-        receipts = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+        answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _TaskActor,
             fn_constructor_args=(stage, root),
             batch_size=1,
-            compute=ActorPoolStrategy(size=min(len(tasks), self._workers or _fit(need.cpus, need.gpus))),
+            compute=ActorPoolStrategy(size=min(len(items), self._workers or _fit(need.cpus, need.gpus))),
             num_cpus=need.cpus,
             num_gpus=need.gpus,
             max_restarts=-1,
-            max_task_retries=1,
+            max_task_retries=0,  # Ray Data would try for ever
         )
-        for row in receipts.iter_rows():
-            key, seconds, counts, error, fatal = json.loads(row["receipt"])
-            if fatal:
-                raise getattr(errors, fatal[0])(fatal[1], expected=fatal[2], fix=fatal[3])
-            yield Receipt(key=key, seconds=seconds, counts=counts, error=error)
+        for row in answers.iter_rows():
+            yield row["receipt"]
+
+    def _alone(self, stage: Stage, items: list[dict[str, Any]], root: str) -> Iterator[str]:
+        """Answers of processes that run one task each; none for a task that kills its process."""
+        need = stage.resources
+        run_one = ray.remote(num_cpus=need.cpus, num_gpus=need.gpus, max_retries=0, max_calls=1)(_run_one)
+        waiting = [run_one.remote(stage, root, item) for item in items]
+        while waiting:
+            done, waiting = ray.wait(waiting)
+            with contextlib.suppress(ray.exceptions.RayError):
+                yield ray.get(done[0])
+
+
+def _run_one(stage: Stage, root: str, item: dict[str, Any]) -> str:
+    return _TaskActor(stage, root)({name: [value] for name, value in item.items()})["receipt"][0]
 
 
 def _start() -> None:
