@@ -5,7 +5,7 @@ reason; every kept clip has one. Reads only filmstrips: captioning anew never de
 latents again. Never changes an earlier caption set of another captioner.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +20,7 @@ from pipeline.config import CaptionConfig, Config, fingerprint
 from pipeline.corpus import Corpus, plan_tasks
 from pipeline.progress import Progress
 from pipeline.runner import Executor, RunSummary, run
-from pipeline.stage import Failure, Output, Resources, Task, TaskResult
+from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult
 
 STAGE_VERSION = 1
 SPAN_COLUMNS = ["clip_id", "source_id", "kind", "start_s", "end_s"]
@@ -42,8 +42,9 @@ class RecaptionStage:
 
     def process(self, task: Task) -> TaskResult:
         assert self._captioner is not None, "setup first"
-        strips = read_strips(Corpus(self._root), task.inputs)
-        rows = caption_rows(self._captioner, task.inputs["clip_id"].to_pylist(), strips)
+        strips, killers = read_strips(Corpus(self._root), task.inputs), task.killers("clip_id")
+        strips = {clip_id: strip for clip_id, strip in strips.items() if clip_id not in killers}
+        rows = caption_rows(self._captioner, task.inputs["clip_id"].to_pylist(), strips, killers)
         table = tables.from_rows(rows, tables.CAPTIONS)
         failed = sum(row["status"] == "failed" for row in rows)
         return TaskResult(
@@ -76,10 +77,14 @@ def read_strips(corpus: Corpus, clips: pa.Table) -> dict[str, Filmstrip]:
 
 
 def caption_rows(
-    captioner: Captioner, clip_ids: Sequence[str], strips: dict[str, Filmstrip]
+    captioner: Captioner,
+    clip_ids: Sequence[str],
+    strips: dict[str, Filmstrip],
+    killers: Set[str] = frozenset(),
 ) -> list[dict[str, Any]]:
-    """A row of the captions table for each clip id, in order."""
+    """A row of the captions table for each clip id, in order; `killers` killed their worker."""
     answers = dict(zip(strips, captioner.caption(list(strips.values())), strict=True))
+    answers |= dict.fromkeys(killers, KILLED)
     missing = Failure(reason="the corpus holds no filmstrip of this clip; run framemill analyze again")
     return [_row(captioner, clip_id, answers.get(clip_id, missing)) for clip_id in clip_ids]
 

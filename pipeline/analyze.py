@@ -20,7 +20,7 @@ from pipeline.config import AnalyzeConfig, Config, fingerprint
 from pipeline.corpus import INPUTS_PATH, Corpus, plan_tasks
 from pipeline.runner import Executor, RunSummary, run
 from pipeline.sandbox import Sandbox
-from pipeline.stage import Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.storage import local_path
 
 Rows = list[dict[str, Any]]
@@ -46,8 +46,9 @@ class AnalyzeStage:
         clips: dict[str, dict[str, Any]] = {}  # by clip_id: files of equal content share their clips
         strips: dict[str, dict[str, Any]] = {}
         counts = {"ok": 0, "salvaged": 0, "failed": 0, "clips": 0}
+        killers = task.killers("source_key")
         for row in task.inputs.to_pylist():
-            source, found, shown = self._file(row)
+            source, found, shown = self._file(row, row["source_key"] in killers)
             sources.append(source)
             counts[source["status"]] += 1
             clips |= {clip["clip_id"]: clip for clip in found}
@@ -66,10 +67,10 @@ class AnalyzeStage:
         )
         return TaskResult(outputs=outputs, counts=counts)
 
-    def _file(self, row: dict[str, Any]) -> tuple[dict[str, Any], Rows, Rows]:
-        """The source row, clip rows and strip rows of one input."""
+    def _file(self, row: dict[str, Any], kills: bool) -> tuple[dict[str, Any], Rows, Rows]:
+        """The source row, clip rows and strip rows of one input; one that kills is left alone."""
         known = {k: row[k] for k in ("source_key", "uri", "size_bytes")}
-        content = guard(partial(_source_id, row["uri"]))
+        content = KILLED if kills else guard(partial(_source_id, row["uri"]))
         if isinstance(content, Failure):
             return known | {"status": "failed", "reason": content.reason}, [], []
         known["source_id"] = content

@@ -1,17 +1,20 @@
 """The same executor on Ray Data: the only file that imports ray.
 
 In: a stage and its tasks. Out: receipts as tasks end. One task is one block; each worker is an actor
-that sets the stage up once and commits its parts itself, so only small receipts travel. A worker that
-dies takes with it the task it was on and those queued on it; each of these is then tried once more in
-a process of its own, so that only a task that kills its worker again stays without a receipt.
+that sets the stage up once and commits its parts itself, so only small receipts travel.
+
+A worker that dies takes with it the task it was on and those queued on it. Each of these is tried once
+more in a process of its own. A task that kills that one too is halved, without committing anything, until
+the rows are found that kill a process by themselves, twice; then it runs without them, and they become
+`failed` rows. A process that dies with no row to work on convicts nobody: its tasks stay lost.
 """
 
-import contextlib
 import json
 import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +24,8 @@ from ray.data import ActorPoolStrategy, DataContext
 from pipeline import errors
 from pipeline.runner import Receipt, Worker
 from pipeline.stage import Stage, Task
+
+DIED = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)  # not a lost node or cluster
 
 
 class _TaskActor:
@@ -32,14 +37,16 @@ class _TaskActor:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         with pa.ipc.open_stream(batch["inputs"][0]) as stream:
-            task = Task(key=str(batch["key"][0]), inputs=stream.read_all())
+            return {"receipt": [self.run(Task(key=str(batch["key"][0]), inputs=stream.read_all()))]}
+
+    def run(self, task: Task, *, commit: bool = True) -> str:
         try:  # Ray Data drops a block that raises; what must end the run has to travel as a value
             self._worker = self._worker or Worker(self._stage, self._root)
-            receipt, fatal = self._worker.run(task), None
+            receipt, fatal = self._worker.run(task, commit=commit), None
         except errors.FramemillError as error:
             receipt = Receipt(key=task.key, error=str(error))
             fatal = [type(error).__name__, error.what, error.expected, error.fix]
-        return {"receipt": [json.dumps([receipt.key, receipt.seconds, receipt.counts, receipt.error, fatal])]}
+        return json.dumps([receipt.key, receipt.seconds, receipt.counts, receipt.error, fatal])
 
 
 class RayExecutor:
@@ -50,18 +57,19 @@ class RayExecutor:
 
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
         _start()
-        items = {task.key: {"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks}
-        for answers in (self._pooled, self._alone):
-            for answer in answers(stage, list(items.values()), root):
+        unanswered = {task.key: task for task in tasks}
+        for answers in (self._pooled, self._alone, self._without_culprits):
+            for answer in answers(stage, list(unanswered.values()), root):
                 key, seconds, counts, error, fatal = json.loads(answer)
                 if fatal:
                     raise getattr(errors, fatal[0])(fatal[1], expected=fatal[2], fix=fatal[3])
-                del items[key]
+                del unanswered[key]
                 yield Receipt(key=key, seconds=seconds, counts=counts, error=error)
 
-    def _pooled(self, stage: Stage, items: list[dict[str, Any]], root: str) -> Iterator[str]:
+    def _pooled(self, stage: Stage, tasks: list[Task], root: str) -> Iterator[str]:
         """Answers of a pool of workers; none for the tasks that a dying worker took with it."""
         need = stage.resources
+        items = [{"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks]
         answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _TaskActor,
             fn_constructor_args=(stage, root),
@@ -75,19 +83,60 @@ class RayExecutor:
         for row in answers.iter_rows():
             yield row["receipt"]
 
-    def _alone(self, stage: Stage, items: list[dict[str, Any]], root: str) -> Iterator[str]:
+    def _alone(self, stage: Stage, tasks: list[Task], root: str) -> Iterator[str]:
         """Answers of processes that run one task each; none for a task that kills its process."""
-        need = stage.resources
-        run_one = ray.remote(num_cpus=need.cpus, num_gpus=need.gpus, max_retries=0, max_calls=1)(_run_one)
-        waiting = [run_one.remote(stage, root, item) for item in items]
-        while waiting:
-            done, waiting = ray.wait(waiting)
-            with contextlib.suppress(ray.exceptions.RayError):
-                yield ray.get(done[0])
+        for _, answer, _ in _processes(stage, tasks, root):
+            if answer:
+                yield answer
+
+    def _without_culprits(self, stage: Stage, tasks: list[Task], root: str) -> Iterator[str]:
+        """Answers of the tasks without the rows that kill a process by themselves."""
+        convicted: dict[str, set[int]] = {task.key: set() for task in tasks}
+        for task, rows in _culprits(stage, tasks, root):
+            convicted[task.key] |= rows
+        spared = [replace(task, poisoned=frozenset(convicted[task.key])) for task in tasks]
+        yield from self._alone(stage, [task for task in spared if task.poisoned], root)
 
 
-def _run_one(stage: Stage, root: str, item: dict[str, Any]) -> str:
-    return _TaskActor(stage, root)({name: [value] for name, value in item.items()})["receipt"][0]
+def _culprits(stage: Stage, tasks: list[Task], root: str) -> list[tuple[Task, set[int]]]:
+    """(task, one row of it) for every row that kills its process twice with no other row in work."""
+
+    def deadly(suspects: list[tuple[Task, set[int]]]) -> list[tuple[Task, set[int]]]:
+        probes = [replace(t, poisoned=frozenset(range(t.inputs.num_rows)) - rows) for t, rows in suspects]
+        ended = _processes(stage, probes, root, commit=False)
+        return [suspects[number] for number, _, died in ended if died]
+
+    if not tasks or deadly([(tasks[0], set())]):  # it is the stage that dies, not a row of it
+        return []
+    suspects = [(task, set(range(task.inputs.num_rows))) for task in tasks]
+    while any(len(rows) > 1 for _, rows in suspects):
+        suspects = deadly([(task, half) for task, rows in suspects for half in _halves(rows)])
+    return deadly(suspects)
+
+
+def _halves(rows: set[int]) -> list[set[int]]:
+    ordered, middle = sorted(rows), (len(rows) + 1) // 2
+    return [half for half in (set(ordered[:middle]), set(ordered[middle:])) if half]
+
+
+def _processes(
+    stage: Stage, tasks: Sequence[Task], root: str, *, commit: bool = True
+) -> Iterator[tuple[int, str, bool]]:
+    """(number of the task, its answer or "", whether its process died) as they end, a process a task."""
+    need = stage.resources
+    run_one = ray.remote(num_cpus=need.cpus, num_gpus=need.gpus, max_retries=0, max_calls=1)(_run_one)
+    waiting = {run_one.remote(stage, root, task, commit): number for number, task in enumerate(tasks)}
+    while waiting:
+        (done,), _ = ray.wait(list(waiting), num_returns=1)
+        number = waiting.pop(done)
+        try:
+            yield number, ray.get(done), False
+        except ray.exceptions.RayError as error:
+            yield number, "", isinstance(error, DIED)
+
+
+def _run_one(stage: Stage, root: str, task: Task, commit: bool) -> str:
+    return _TaskActor(stage, root).run(task, commit=commit)
 
 
 def _start() -> None:

@@ -54,19 +54,19 @@ class Worker:
         stage.setup()
         self._stage, self._storage = stage, Storage(root)
 
-    def run(self, task: Task) -> Receipt:
-        """Processes and commits one task; the done-marker last."""
+    def run(self, task: Task, *, commit: bool = True) -> Receipt:
+        """Processes and commits one task, the done-marker last; without `commit` only the first."""
         started = time.monotonic()
         result, error = attempt(lambda: self._stage.process(task))
         if result is None:
             return Receipt(key=task.key, seconds=time.monotonic() - started, error=error)
-        for output in result.outputs:
+        for output in result.outputs if commit else ():
             self._storage.write_bytes(output.path, output.data)
         return Receipt(key=task.key, seconds=time.monotonic() - started, counts=result.counts)
 
 
 class LocalExecutor:
-    """A plain loop in this process."""
+    """A plain loop in this process. What kills a worker kills the run: the same command resumes it."""
 
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
         worker = Worker(stage, root)

@@ -27,10 +27,20 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """`key` is the content key of the part it makes; `inputs` are the rows it works on."""
+    """`key` is the content key of the part it makes; `inputs` are the rows it works on.
+
+    `poisoned` are the numbers of the rows that killed their worker: a stage leaves them alone and gives
+    them `failed` rows with the reason KILLED.
+    """
 
     key: str
     inputs: pa.Table
+    poisoned: frozenset[int] = frozenset()
+
+    def killers(self, id_column: str) -> set[str]:
+        """The ids of the poisoned rows."""
+        ids = self.inputs[id_column]
+        return {ids[number].as_py() for number in self.poisoned}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +79,9 @@ class Failure:
     """Why one item failed: the reason of its `failed` row."""
 
     reason: str
+
+
+KILLED = Failure(reason="killed its worker")
 
 
 def guard(work: Callable[[], T]) -> T | Failure:

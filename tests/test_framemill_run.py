@@ -8,15 +8,24 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from captioner.recaption import RecaptionStage, caption_tasks
 from framemill import main
+from pipeline.analyze import AnalyzeStage
+from pipeline.config import AnalyzeConfig, CaptionConfig, EncodeConfig
 from pipeline.corpus import Corpus
+from pipeline.stage import Stage, Task
 from pipeline.toyworld import ToyWorldConfig, render_corpus
+from tokenizer_stage.encode import EncodeStage, kept_clips
+from tokenizer_stage.plan import plan_shards
+from tokenizer_stage.vae import load_vae
 
 SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
 SHARDS = ["--set", "encode.samples_per_shard=4"]
@@ -174,6 +183,26 @@ def test_every_table_reads_with_plain_parquet(done: Path) -> None:
     assert {p.parent.name for p in parts} >= {"sources", "clips", "strips", "builtin", "parts"}
     for part in parts:
         assert pq.read_table(part).num_rows >= 0
+
+
+def test_a_row_that_killed_its_worker_is_a_failed_row(done: Path) -> None:
+    corpus = Corpus(str(done))
+    analyzed = AnalyzeStage(AnalyzeConfig())
+    captioned = RecaptionStage(corpus.root, CaptionConfig())
+    vae = load_vae("builtin:").weights_sha256
+    encoded = EncodeStage(config=EncodeConfig(), vae_sha256=vae)
+    tasks: list[tuple[Stage, Task]] = [
+        (analyzed, Task(key="k", inputs=corpus.inputs()[:2])),
+        (captioned, caption_tasks(corpus, "none", "f" * 16, 4)[0]),
+        (encoded, plan_shards(kept_clips(corpus, "builtin:"), 64, "f" * 16)[0]),
+    ]
+    for stage, task in tasks:
+        stage.setup()
+        result = stage.process(replace(task, poisoned=frozenset({0})))
+        rows = pq.read_table(pa.BufferReader(result.outputs[-1].data)).to_pylist()
+        assert [row["reason"] for row in rows if row["status"] == "failed"] == ["killed its worker"]
+        assert len(rows) == task.inputs.num_rows > 1
+        assert result.counts["failed"] == 1
 
 
 def copy_of(corpus: Path, into: Path) -> Path:

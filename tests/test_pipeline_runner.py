@@ -30,15 +30,17 @@ class Shout:
             raise ModelError("no voice", fix="bring one")
 
     def process(self, task: Task) -> TaskResult:
-        words = task.inputs["word"].to_pylist()
-        if "die" in words:
+        killers = task.killers("word")
+        words = [word for word in task.inputs["word"].to_pylist() if word not in killers]
+        if "die" in words or {"together", "we die"} <= set(words):
             os.kill(os.getpid(), signal.SIGKILL)
         if "raise" in words:
             raise ValueError("cannot shout this")
         if "media" in words:
             raise MediaError("hoarse")
         data = " ".join(words).upper().encode()
-        return TaskResult(outputs=(Output(path=f"{task.key}.txt", data=data),), counts={"ok": len(words)})
+        counts = {"ok": len(words), "failed": len(killers)}
+        return TaskResult(outputs=(Output(path=f"{task.key}.txt", data=data),), counts=counts)
 
 
 @pytest.fixture(params=["local", pytest.param("ray", marks=pytest.mark.ray)])
@@ -58,15 +60,15 @@ def ray_executor() -> Executor:
     return RayExecutor(workers=2)
 
 
-def tasks_of(*words: str) -> list[Task]:
-    return plan_tasks(pa.table({"word": list(words)}), "word", set(), "f" * 16, 1)
+def tasks_of(*words: str, per_task: int = 1) -> list[Task]:
+    return plan_tasks(pa.table({"word": list(words)}), "word", set(), "f" * 16, per_task)
 
 
 def test_every_task_leaves_one_part(executor: Executor, tmp_path: Path) -> None:
     tasks = tasks_of("a", "b", "c", "d", "e")
     summary = run(Shout(), tasks, executor, str(tmp_path))
     assert summary.lost == ()
-    assert summary.counts == {"ok": 5}
+    assert summary.counts == {"ok": 5, "failed": 0}
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
         f"{t.key}.txt": t.inputs["word"][0].as_py().upper() for t in tasks
     }
@@ -91,11 +93,26 @@ def test_a_wrong_model_ends_the_run(executor: Executor, tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_dead_ray_worker_costs_one_task(tmp_path: Path) -> None:
-    tasks = tasks_of(*"abc", "die", *"efghijklmnop")  # those queued on the dying worker are tried again
+def test_what_kills_its_ray_worker_is_found_and_left_out(tmp_path: Path) -> None:
+    words = ["a", "b", "c", "die", "e", "f", "die too", "g", "h", "i", "j", "k"]
+    tasks = tasks_of(*words, per_task=5)
     summary = run(Shout(), tasks, ray_executor(), str(tmp_path))
-    assert [lost.key for lost in summary.lost] == [tasks[3].key]
-    assert len(list(tmp_path.iterdir())) == 15
+    assert summary.lost == ()
+    assert summary.counts == {"ok": 11, "failed": 1}
+    assert [(tmp_path / f"{task.key}.txt").read_text() for task in tasks] == [
+        "A B C E",
+        "F DIE TOO G H I",
+        "J K",
+    ]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_task_whose_rows_kill_only_together_is_lost_and_named(tmp_path: Path) -> None:
+    tasks = tasks_of("a", "b", "together", "we die", per_task=2)
+    summary = run(Shout(), tasks, ray_executor(), str(tmp_path))
+    assert [lost.key for lost in summary.lost] == [tasks[1].key]
+    assert summary.counts == {"ok": 2, "failed": 0}
 
 
 def test_resuming_makes_the_parts_of_an_undisturbed_run() -> None:

@@ -22,7 +22,7 @@ from pipeline.errors import MediaError, ModelError
 from pipeline.progress import Progress
 from pipeline.runner import Executor, RunSummary, run
 from pipeline.sandbox import Sandbox
-from pipeline.stage import Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.storage import local_path
 from tokenizer_stage.geometry import frame_rate, frame_times, target_geometry
 from tokenizer_stage.plan import CAPTION_COLUMNS, CLIP_COLUMNS, plan_shards
@@ -100,8 +100,10 @@ class EncodeStage:
         rows = task.inputs.to_pylist()
         shard = rows[0]["shard"]
         samples: list[Sample] = []
-        failed: list[dict[str, Any]] = []
-        for uri, clips in groupby(rows, key=lambda row: row["uri"]):
+        killers = task.killers("clip_id")
+        failed = [_failed_row(row, KILLED.reason) for row in rows if row["clip_id"] in killers]
+        healthy = (row for row in rows if row["clip_id"] not in killers)
+        for uri, clips in groupby(healthy, key=lambda row: row["uri"]):
             clips_of_file = list(clips)
             found = guard(partial(self._encode_file, uri, clips_of_file))
             results = [found] * len(clips_of_file) if isinstance(found, Failure) else found
