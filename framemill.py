@@ -13,6 +13,7 @@ from typing import Any
 
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, FramemillError, UsageError
+from pipeline.faults import FailureLimit
 from pipeline.runner import Executor, RunSummary
 
 Args = argparse.Namespace
@@ -86,24 +87,32 @@ def _stages(args: Args, wanted: Sequence[str]) -> int:
                 if stage == "analyze":
                     found = discover(args.src)
                     _say_ignored(found.ignored)
-                    summaries.append(analyze_corpus(corpus, found.inputs, config, executor, report))
+                    summaries.append(
+                        analyze_corpus(
+                            corpus, found.inputs, config, executor, report, retry_failed=args.retry_failed
+                        )
+                    )
                 elif stage == "judge":
                     summaries.append(judge_corpus(corpus, config))
                 elif stage == "caption":
                     from captioner.recaption import recaption_corpus
 
-                    summaries.append(recaption_corpus(corpus, config, executor, report))
+                    summaries.append(
+                        recaption_corpus(corpus, config, executor, report, retry_failed=args.retry_failed)
+                    )
                 elif stage == "encode":
                     from tokenizer_stage.encode import encode_corpus
 
-                    summaries.append(encode_corpus(corpus, config, executor, report))
+                    summaries.append(
+                        encode_corpus(corpus, config, executor, report, retry_failed=args.retry_failed)
+                    )
                 elif stage == "report":
                     summaries.append(_report(corpus, None))
     return _finish(args, corpus, summaries)
 
 
 def _finish(args: Args, corpus: Any, summaries: Sequence[RunSummary]) -> int:
-    from pipeline.status import stage_lines, status
+    from pipeline.status import failures_above, stage_lines, status
 
     counts = status(corpus)
     stages = [
@@ -114,10 +123,9 @@ def _finish(args: Args, corpus: Any, summaries: Sequence[RunSummary]) -> int:
     lost = [f"{s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
     for line in lost:
         print(f"lost task: {line}", file=sys.stderr)
-    failed, total = counts["sources"]["status"].get("failed", 0), counts["sources"]["total"]
-    over = total > 0 and failed / total > args.max_failed
-    if over:
-        print(f"{failed} of {total} sources failed, above --max-failed {args.max_failed:g}", file=sys.stderr)
+    over = failures_above(args.max_failed, counts, [summary.stage for summary in summaries])
+    for line in over:
+        print(f"{line}, above --max-failed {args.max_failed}", file=sys.stderr)
     return 1 if lost or over else 0
 
 
@@ -352,10 +360,13 @@ def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
         add("--workers", type=int, help="Ray workers (default: as many as fit)")
         add(
             "--max-failed",
-            type=float,
-            default=0.05,
-            help="share of failed sources above which to exit with 1",
+            type=FailureLimit.parse,
+            default="5%",
+            metavar="LIMIT",
+            help="exit with 1 when more items of a table failed: 5%% or 0.05 of them, or 10 of them",
         )
+        if name != "judge":
+            add("--retry-failed", action="store_true", help="try items that failed in earlier runs again")
         return add
 
     staged("analyze", analyze, "videos/ --out corpus")

@@ -18,6 +18,7 @@ from captioner.quality import caption_flags
 from pipeline import tables
 from pipeline.config import CaptionConfig, Config, fingerprint
 from pipeline.corpus import Corpus, plan_tasks
+from pipeline.faults import forget_failed
 from pipeline.progress import Progress
 from pipeline.runner import Executor, RunSummary, run
 from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult
@@ -114,14 +115,22 @@ def _rounded(value: float | None) -> float | None:
 
 
 def recaption_corpus(
-    corpus: Corpus, config: Config, executor: Executor, progress: Progress | None = None
+    corpus: Corpus,
+    config: Config,
+    executor: Executor,
+    progress: Progress | None = None,
+    *,
+    retry_failed: bool = False,
 ) -> RunSummary:
-    """Captions every kept clip that this captioner, at these settings, has not captioned yet."""
+    """Captions every kept clip that this captioner, at these settings, has not captioned yet; those that
+    failed again when asked to."""
     captioner = load_captioner(config.caption.captioner, config.caption.max_tokens)
     name = captioner.dir_name
     settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
     stage_fingerprint = fingerprint(*settings, corpus.fingerprints().get("analyze"))  # whose filmstrips
     corpus.record(config, f"captions/{name}", stage_fingerprint)
+    if retry_failed:
+        forget_failed(corpus, f"captions/{name}", f"captions/{name}", tables.CAPTIONS)
     tasks = caption_tasks(corpus, name, stage_fingerprint, config.caption.clips_per_task)
     report = progress or (lambda done, total, facts: None)
     return run(RecaptionStage(corpus.root, config.caption), tasks, executor, corpus.root, report)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipeline import tables
 from pipeline.config import AnalyzeConfig, Config, fingerprint
 from pipeline.corpus import INPUTS_PATH, Corpus, plan_tasks
+from pipeline.faults import forget_failed
 from pipeline.runner import Executor, RunSummary, run
 from pipeline.sandbox import Sandbox
 from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
@@ -96,12 +97,17 @@ def analyze_corpus(
     config: Config,
     executor: Executor,
     progress: Callable[[int, int, dict[str, int]], None],
+    *,
+    retry_failed: bool = False,
 ) -> RunSummary:
-    """Takes `inputs` as the corpus's files and analyzes those that no current part covers."""
+    """Takes `inputs` as the corpus's files and analyzes those that no current part covers; those that
+    failed again when asked to."""
     stage = AnalyzeStage(config.analyze)
     current = fingerprint(replace(config.analyze, **HOW_NOT_WHAT), stage.version)
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
     corpus.record(config, stage.name, current)
+    if retry_failed:
+        forget_failed(corpus, "sources", stage.name, tables.SOURCES)
     done = set(corpus.sources()["source_key"].to_pylist())
     tasks = plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
     return run(stage, tasks, executor, corpus.root, progress)

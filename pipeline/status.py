@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.corpus import Corpus
+from pipeline.faults import FailureLimit
 
 
 def status(corpus: Corpus) -> dict[str, Any]:
@@ -41,6 +42,22 @@ def status(corpus: Corpus) -> dict[str, Any]:
         "captions": {name: _captions(corpus, name) for name in _names(corpus, "captions/")},
         "latents": {name: _latents(corpus, name) for name in _names(corpus, "latents/")},
     }
+
+
+def failures_above(limit: FailureLimit, counts: dict[str, Any], stages: Sequence[str]) -> list[str]:
+    """A line for each table with more failed items than the limit: the sources, always, and the captions
+    and latents when their stage was among `stages`."""
+    groups = {"sources": counts["sources"]}
+    if "caption" in stages:
+        groups |= {f"captions {name}": found for name, found in counts["captions"].items()}
+    if "encode" in stages:
+        groups |= {f"latents {name}": found for name, found in counts["latents"].items()}
+    lines = []
+    for name, group in groups.items():
+        failed, total = group["status"].get("failed", 0), sum(group["status"].values())
+        if limit.exceeded(failed, total):
+            lines.append(f"{failed} of {total} {name} failed")
+    return lines
 
 
 def stage_lines(stages: Sequence[dict[str, Any]], counts: dict[str, Any]) -> list[str]:

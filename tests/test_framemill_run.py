@@ -78,6 +78,21 @@ def undecodable(raw: Path) -> Iterator[None]:
         moved.rename(raw)
 
 
+@contextmanager
+def garbage(*files: Path) -> Iterator[None]:
+    """Inside, these files are garbage; their sizes and times are those they had."""
+    known = [(path, path.read_bytes(), path.stat()) for path in files]
+    for path, data, stat in known:
+        path.write_bytes(bytes(len(data)))
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    try:
+        yield
+    finally:
+        for path, data, stat in known:
+            path.write_bytes(data)
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def test_totals_add_up(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", str(done), "--json"]) == 0
     counts = json.loads(capsys.readouterr().out)
@@ -203,6 +218,59 @@ def test_a_row_that_killed_its_worker_is_a_failed_row(done: Path) -> None:
         assert [row["reason"] for row in rows if row["status"] == "failed"] == ["killed its worker"]
         assert len(rows) == task.inputs.num_rows > 1
         assert result.counts["failed"] == 1
+
+
+def test_only_what_failed_is_decoded_again(
+    raw: Path, done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, video = tmp_path / "corpus", raw / "videos" / "v000001.mp4"
+    others = [raw / "videos" / "v000002.mp4", raw / "videos" / "v000003.mp4"]
+    with garbage(video):
+        assert run(raw, out) == 0
+    assert run(raw, out, "--json") == 0
+    assert stages(capsys)["analyze"] == 0
+    with garbage(*others):
+        words = [
+            "analyze",
+            str(raw),
+            "--out",
+            str(out),
+            "--max-failed",
+            "1",
+            "--retry-failed",
+            *SMALL,
+            "--json",
+        ]
+        assert main([*words, "--json"]) == 0
+    assert stages(capsys) == {"analyze": 1}
+    assert run(raw, out) == 0
+    again, undisturbed = Corpus(str(out)), Corpus(str(done))
+    assert again.sources().equals(undisturbed.sources())
+    assert again.clips().equals(undisturbed.clips())
+    assert again.strips().equals(undisturbed.strips())
+    assert contents(out / "latents") == contents(done / "latents")
+
+
+def test_a_shard_tried_again_keeps_its_good_latents(raw: Path, done: Path, tmp_path: Path) -> None:
+    videos = sorted((raw / "videos").glob("*.mp4"))
+    corpus = copy_of(done, tmp_path)
+    one_shard = ["--set", "encode.samples_per_shard=64", "--max-failed", "0.5"]
+    assert main(["encode", str(corpus), *one_shard]) == 0
+    wanted = contents(corpus / "latents")
+    for path in (corpus / "latents").rglob("*.parquet"):
+        path.unlink()
+    with garbage(videos[2]):
+        assert main(["encode", str(corpus), *one_shard]) == 0
+    assert contents(corpus / "latents") != wanted
+    with garbage(videos[1], videos[3]):
+        assert main(["encode", str(corpus), *one_shard, "--retry-failed"]) == 0
+    assert contents(corpus / "latents") == wanted
+
+
+def test_the_exit_code_follows_the_limit(raw: Path, done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for limit, code in (("1", 0), ("0", 1), ("13%", 0), ("12%", 1), ("0.2", 0)):  # 1 of 8 sources failed
+        assert main(["judge", str(done), "--max-failed", limit]) == code
+    assert "1 of 8 sources failed, above --max-failed 12%" in capsys.readouterr().err
 
 
 def copy_of(corpus: Path, into: Path) -> Path:

@@ -19,14 +19,23 @@ from pipeline import tables
 from pipeline.config import Config, EncodeConfig, fingerprint
 from pipeline.corpus import Corpus
 from pipeline.errors import MediaError, ModelError
+from pipeline.faults import has_failed
 from pipeline.progress import Progress
 from pipeline.runner import Executor, RunSummary, run
 from pipeline.sandbox import Sandbox
 from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
-from pipeline.storage import local_path
+from pipeline.storage import Storage, local_path
 from tokenizer_stage.geometry import frame_rate, frame_times, target_geometry
 from tokenizer_stage.plan import CAPTION_COLUMNS, CLIP_COLUMNS, plan_shards
-from tokenizer_stage.shards import INDEX_NAME, INFO_NAME, LatentsInfo, Sample, info_to_toml, write_shard
+from tokenizer_stage.shards import (
+    INDEX_NAME,
+    INFO_NAME,
+    LatentsInfo,
+    Sample,
+    info_to_toml,
+    read_samples,
+    write_shard,
+)
 
 STAGE_VERSION = 1
 
@@ -72,10 +81,13 @@ def read_frames(box: Sandbox, path: str, row: dict[str, Any], span: Span) -> np.
 
 @dataclass(slots=True, kw_only=True)
 class EncodeStage:
-    """Encodes planned shards. `vae_sha256` is the VAE that the plan was made for."""
+    """Encodes planned shards. `vae_sha256` is the VAE that the plan was made for; `earlier` are the index
+    rows of shards to try again: what is good of them is taken from the tar below `root`."""
 
     config: EncodeConfig
     vae_sha256: str
+    root: str = ""
+    earlier: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     name: str = "encode"
     version: int = STAGE_VERSION
     resources: Resources = field(default_factory=lambda: Resources(cpus=1.0, memory_gb=3.0))
@@ -99,11 +111,12 @@ class EncodeStage:
     def process(self, task: Task) -> TaskResult:
         rows = task.inputs.to_pylist()
         shard = rows[0]["shard"]
-        samples: list[Sample] = []
+        samples = self._earlier_samples(task.key)
+        have = {sample.record["clip_id"] for sample in samples}
         killers = task.killers("clip_id")
         failed = [_failed_row(row, KILLED.reason) for row in rows if row["clip_id"] in killers]
-        healthy = (row for row in rows if row["clip_id"] not in killers)
-        for uri, clips in groupby(healthy, key=lambda row: row["uri"]):
+        left = (row for row in rows if row["clip_id"] not in killers | have)
+        for uri, clips in groupby(left, key=lambda row: row["uri"]):
             clips_of_file = list(clips)
             found = guard(partial(self._encode_file, uri, clips_of_file))
             results = [found] * len(clips_of_file) if isinstance(found, Failure) else found
@@ -122,6 +135,12 @@ class EncodeStage:
             ),
             counts={"ok": len(samples), "failed": len(failed)},
         )
+
+    def _earlier_samples(self, key: str) -> list[Sample]:
+        """The good samples of an earlier run of this task; none when its shard cannot be read any more."""
+        rows = [row for row in self.earlier.get(key, []) if row["status"] == "ok"]
+        found = guard(lambda: read_samples(Storage(f"{self.root}/latents/{self.config.name}"), rows))
+        return [] if isinstance(found, Failure) else found
 
     def _encode_file(self, uri: str, rows: list[dict[str, Any]]) -> list[Sample | Failure]:
         with local_path(uri) as path:
@@ -152,12 +171,15 @@ class EncodeStage:
         return Sample(latent=latent, record=record)
 
 
-def encode_corpus(corpus: Corpus, config: Config, executor: Executor, progress: Progress) -> RunSummary:
-    """Brings the latent set `config.encode.name` up to date with the kept clips; does only what is open."""
+def encode_corpus(
+    corpus: Corpus, config: Config, executor: Executor, progress: Progress, *, retry_failed: bool = False
+) -> RunSummary:
+    """Brings the latent set `config.encode.name` up to date with the kept clips; does only what is open,
+    and the clips that failed when asked to."""
     from tokenizer_stage.vae import load_vae
 
     vae = load_vae(config.encode.vae)
-    name, stage = config.encode.name, EncodeStage(config=config.encode, vae_sha256=vae.weights_sha256)
+    name = config.encode.name
     encode_fingerprint = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
     corpus.record(config, f"latents/{name}", encode_fingerprint)
     tasks = plan_shards(
@@ -165,6 +187,11 @@ def encode_corpus(corpus: Corpus, config: Config, executor: Executor, progress: 
     )
     folder = f"latents/{name}"
     done = _drop_stale(corpus, folder, tasks)
+    earlier = _drop_failed(corpus, folder, done) if retry_failed else {}
+    done -= set(earlier)
+    stage = EncodeStage(
+        config=config.encode, vae_sha256=vae.weights_sha256, root=corpus.root, earlier=earlier
+    )
     info = LatentsInfo(
         vae=config.encode.vae,
         vae_sha256=vae.weights_sha256,
@@ -222,6 +249,19 @@ def _drop_stale(corpus: Corpus, folder: str, tasks: list[Task]) -> set[str]:
     for shard in set(corpus.storage.list(folder, ".tar")) - shards:
         corpus.storage.delete(f"{folder}/{shard}")
     return parts & planned
+
+
+def _drop_failed(corpus: Corpus, folder: str, done: set[str]) -> dict[str, list[dict[str, Any]]]:
+    """Deletes the index and the parts with failed rows: their shards are open again. Returns their rows."""
+    found = {}
+    for key in sorted(done):
+        path = f"{folder}/parts/{key}.parquet"
+        rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.INDEX)
+        if has_failed(rows):
+            corpus.storage.delete(f"{folder}/{INDEX_NAME}")
+            corpus.storage.delete(path)
+            found[key] = rows.to_pylist()
+    return found
 
 
 def _finish(corpus: Corpus, folder: str, tasks: list[Task], info: LatentsInfo) -> None:

@@ -150,6 +150,17 @@ class ShardReader:
         return json.loads(data)
 
 
+def read_samples(storage: Storage, rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
+    """The samples of index rows, read back; a latent that is not the one of its row is left out."""
+    found = []
+    for row in rows:
+        data = storage.read_bytes(row["shard"], offset=row["offset"], nbytes=row["nbytes"])
+        text = storage.read_bytes(row["shard"], offset=row["json_offset"], nbytes=row["json_nbytes"])
+        if sha256_hex(data) == row["sha256"]:
+            found.append(Sample(latent=parse_latent(data, row), record=json.loads(text)))
+    return found
+
+
 def info_to_toml(info: LatentsInfo) -> bytes:
     from pipeline.config import to_toml
 
