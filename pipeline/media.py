@@ -16,7 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorRange, Interpolation
 
 from pipeline.errors import MediaError, UsageError
 from pipeline.fingerprint import hamming, perceptual_hash
@@ -27,6 +27,7 @@ FORMATS = (
     "ogg,mxf,nut,dv,rm,wtv,yuv4mpegpipe"
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
+PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
 SEEK_AFTER_S = 4.0  # spans that begin earlier are decoded from the start: a seek saves nothing
 SEEK_BITS = 16  # a sought frame further than this from the expected hash (of 64 bits) is not trusted
@@ -87,6 +88,35 @@ class Frame:
         )
         return self._upright(_plane(small.planes[0]))
 
+    def coded_luma(self) -> tuple[np.ndarray, bool]:
+        """The luma plane as it was coded, uint8 [H, W] not turned and not to be written, and whether its
+        range is full (else 16 to 235). Costs nothing for 8-bit planar video: it is the decoder's own memory.
+        """
+        layout = self.picture.format
+        if layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
+            full = self.picture.color_range == ColorRange.JPEG or layout.name.startswith(("yuvj", "gray"))
+            return _plane(self.picture.planes[0]), full
+        grey = self.picture.reformat(format="gray", dst_color_range="JPEG", threads=1)
+        return _plane(grey.planes[0]), True
+
+    def upright_profile(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What belongs to the rows and columns of the coded picture, for those of the upright one."""
+        turned = {90: (columns[::-1], rows), 180: (rows[::-1], columns[::-1]), 270: (columns, rows[::-1])}
+        return turned.get(self.rotation, (rows, columns))
+
+    def small_rgb(self, width_px: int, height_px: int) -> np.ndarray:
+        """Upright uint8 RGB [H, W, 3], scaled down by area averages: half the cost of `rgb`."""
+        width_px, height_px = self._coded(width_px, height_px)
+        small = self.picture.reformat(
+            width_px, height_px, "rgb24", interpolation=Interpolation.AREA, threads=1
+        )
+        return self._upright(small.to_ndarray())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the decoded picture."""
+        return sum(plane.buffer_size for plane in self.picture.planes)
+
     def rgb(self, width_px: int, height_px: int, crop: Sequence[float] = (0.0, 0.0, 1.0, 1.0)) -> np.ndarray:
         """Upright uint8 RGB [H, W, 3] of a part of the picture: crop is x, y, w, h as fractions of it."""
         picture = self.picture
@@ -130,6 +160,15 @@ def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 
             raise MediaError(f"too many pixels: {declared}", expected=f"at most {max_pixels} per frame")
         _set_threads(stream, threads)
         yield from _timed(container, stream, damage)
+
+
+def thumbnails(
+    frames: Sequence[Frame], width_px: int, height_px: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`Frame.yuv` of several frames: uint8 [B, H, W], [B, H/2, W/2] twice."""
+    planes = [frame.yuv(width_px, height_px) for frame in frames]
+    y, u, v = (np.stack(plane) for plane in zip(*planes, strict=True))
+    return y, u, v
 
 
 def read_span(

@@ -1,19 +1,12 @@
-"""One sequential pass over one file: everything the tables want to know about it. Runs in the sandbox's
-child.
+"""What one pass over a file tells, as rows of the tables. Runs in the sandbox's child.
 
 In: a local path and the analyze config. Out: plain rows (a source, its clips, their filmstrips), without
 the columns that name the file. Never: a second decode (except to salvage a damaged file), a table, a
-corpus.
-
-Which frames a filmstrip needs is known only when the shots are, so the pass keeps *candidates*: small
-JPEGs of a frame every quarter of a second, more often in the first second after a large change, and the
-frames on both sides of it. Memory is bounded by the duration: about 15 KB a candidate, 220 MB for an
-hour.
+corpus. The pass itself is pipeline/watch.py.
 """
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,34 +16,11 @@ from PIL import Image
 from pipeline import media, shots, signals, stills
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
-from pipeline.fingerprint import colour_grid, perceptual_hash
+from pipeline.fingerprint import clip_print, perceptual_hash
 from pipeline.sandbox import SourceAnalysis
+from pipeline.watch import CLOSE_LONG_PX, Seen, between, fit, jpeg, watch
 
-CANDIDATE_S, DENSE_S, DENSE_FOR_S = 0.25, 0.1, 1.0  # spacing; spacing after a large change, and for how long
-SHARPNESS_LONG_PX = 640
 Rows = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A frame that may end up in a filmstrip."""
-
-    index: int
-    time_s: float
-    jpeg: bytes
-    sharpness: float
-    rows: np.ndarray  # uint8 [H], the brightest luma of each row
-    columns: np.ndarray  # uint8 [W]
-
-
-@dataclass(slots=True)
-class Pass:
-    """What one pass has collected."""
-
-    descriptors: list[np.ndarray]
-    rows: list[signals.FrameRow]
-    times_s: list[float]
-    candidates: list[Candidate]
 
 
 def analyze_file(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
@@ -82,69 +52,38 @@ def read_crop(
 def _analyze_video(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
     info = media.probe(path)
     damage = media.Damage()
-    seen = _collect(path, info, config, damage, threads=media.THREADS)
+    seen = _watched(path, info, config, damage, threads=media.THREADS)
     if damage.dropped:  # which frames survive depends on the threads: the salvaging pass has one
         damage = media.Damage()
-        seen = _collect(path, info, config, damage, threads=1)
-    if not seen.rows:
+        seen = _watched(path, info, config, damage, threads=1)
+    if seen is None:
         raise MediaError("no frame can be decoded")
+    return describe(info, seen, config, damage)
+
+
+def describe(
+    info: media.MediaInfo, seen: Seen, config: AnalyzeConfig, damage: media.Damage
+) -> SourceAnalysis:
+    """The rows that follow from what a pass has seen."""
     source = _source_row(info, seen, damage)
-    found = shots.find_boundaries(np.stack(seen.descriptors), source["fps"], config.shots, damage.gaps)
+    found = shots.find_boundaries(seen.descriptors, source["fps"], config.shots, damage.gaps)
     clips, strips = [], []
-    for shot in shots.split(found, len(seen.rows)):
+    for shot in shots.split(found, len(seen.times_s)):
         clip, strip = _clip(shot, seen, source, config, damage.gaps)
         clips.append(clip)
         strips.append(strip)
     return SourceAnalysis(source=source, clips=clips, strips=strips)
 
 
-def _collect(
+def _watched(
     path: Path, info: media.MediaInfo, config: AnalyzeConfig, damage: media.Damage, threads: int
-) -> Pass:
-    """The pass itself: cheap numbers of every frame, and the candidates."""
-    seen = Pass([], [], [], [])
-    thumb = _fit(info.width, info.height, config.thumb_long_px, least=16)
-    before: tuple[media.Frame, np.ndarray] | None = None  # the last frame and its luma
-    dense_until_s = DENSE_FOR_S
-    for frame in media.decode(path, damage, max_pixels=config.max_pixels, threads=threads):
-        y, u, v = frame.yuv(*thumb)
-        seen.descriptors.append(shots.descriptor(y, u, v))
-        seen.rows.append(signals.measure(y, u, v, before[1] if before else None))
-        seen.times_s.append(frame.time_s)
-        newest = seen.candidates[-1] if seen.candidates else None
-        pair = seen.descriptors[-2:]
-        jumped = (
-            newest is not None and float(shots.difference(pair[0], pair[-1])) >= config.shots.cut_threshold
-        )
-        if jumped and newest and before and newest.index < before[0].index:
-            seen.candidates.append(_candidate(before[0], info, config))
-        if jumped:
-            dense_until_s = frame.time_s + DENSE_FOR_S
-        spacing_s = DENSE_S if frame.time_s < dense_until_s else CANDIDATE_S
-        if newest is None or jumped or frame.time_s - newest.time_s >= spacing_s - 1e-3:
-            seen.candidates.append(_candidate(frame, info, config))
-        before = frame, y
-    if before and seen.candidates[-1].index < before[0].index:
-        seen.candidates.append(_candidate(before[0], info, config))
-    return seen
+) -> Seen | None:
+    frames = media.decode(path, damage, max_pixels=config.max_pixels, threads=threads)
+    return watch(frames, info, config, damage)
 
 
-def _candidate(frame: media.Frame, info: media.MediaInfo, config: AnalyzeConfig) -> Candidate:
-    luma = frame.luma(info.width, info.height)  # uint8 [H, W]
-    small = frame.luma(*_fit(info.width, info.height, SHARPNESS_LONG_PX, least=2))
-    pixels = frame.rgb(*_fit(info.width, info.height, config.strip_long_px, least=2))
-    return Candidate(
-        index=frame.index,
-        time_s=frame.time_s,
-        jpeg=_jpeg(pixels, config.strip_quality),
-        sharpness=signals.sharpness(small),
-        rows=luma.max(axis=1),
-        columns=luma.max(axis=0),
-    )
-
-
-def _source_row(info: media.MediaInfo, seen: Pass, damage: media.Damage) -> Rows:
-    times_s = np.array(seen.times_s)
+def _source_row(info: media.MediaInfo, seen: Seen, damage: media.Damage) -> Rows:
+    times_s = seen.times_s
     steps_s = np.diff(times_s)
     step_s = float(np.median(steps_s)) if len(steps_s) else (1 / info.fps if 0 < info.fps < 1000 else 0.0)
     vfr = bool(len(steps_s) > 2 and np.mean(np.abs(steps_s - step_s) > 0.25 * step_s) > 0.02)
@@ -174,26 +113,26 @@ def _source_row(info: media.MediaInfo, seen: Pass, damage: media.Damage) -> Rows
 
 
 def _clip(
-    shot: shots.Shot, seen: Pass, source: Rows, config: AnalyzeConfig, gaps: Sequence[int]
+    shot: shots.Shot, seen: Seen, source: Rows, config: AnalyzeConfig, gaps: Sequence[int]
 ) -> tuple[Rows, Rows]:
     """The clip row and the filmstrip of one shot."""
-    inside = [c for c in seen.candidates if shot.start <= c.index < shot.end]
-    times_s = np.array(seen.times_s[shot.start : shot.end])
+    inside = between(seen, shot.start, shot.end)
+    times_s = inside.times_s
     if shot.end == len(seen.times_s) or shot.end in gaps:  # no next frame, or not the one that was next
-        end_s = float(times_s[-1]) + (source["duration_s"] - seen.times_s[-1])
+        end_s = float(times_s[-1]) + (source["duration_s"] - float(seen.times_s[-1]))
     else:
-        end_s = seen.times_s[shot.end]
-    frames = slice(shot.start, shot.end)
-    numbers = signals.clip_signals(seen.rows[frames], np.stack(seen.descriptors[frames]), times_s)
+        end_s = float(seen.times_s[shot.end])
+    numbers = signals.clip_signals(inside.rows, inside.close, inside.descriptors, times_s)
     crop = _crop(inside, source["width"], source["height"])
     strip = _filmstrip(inside, crop, source, config)
-    shown = [_pixels(jpeg) for jpeg in strip["frames"]]
-    if inside:
-        numbers["sharpness"] = float(np.mean([c.sharpness for c in inside]))
+    active = (crop[0] / source["width"], crop[1] / source["height"])
+    active += ((crop[0] + crop[2]) / source["width"], (crop[1] + crop[3]) / source["height"])
+    strip["print"] = clip_print(inside.descriptors, times_s, end_s, active).tobytes()
+    shown = [_pixels(frame) for frame in strip["frames"]]
     clip = {
         "kind": "video",
         "start_s": float(times_s[0]),
-        "end_s": float(end_s),
+        "end_s": end_s,
         "start_frame": shot.start,
         "end_frame": shot.end,
         "fps": source["fps"],
@@ -205,55 +144,55 @@ def _clip(
         "boundary_confidence": shot.confidence,
         "signals": numbers,
         "phash": [perceptual_hash(frame) for frame in shown],
-        "colour": colour_grid(shown) if shown else [],
         "status": "ok",
         "reason": None,
     }
     return clip, strip
 
 
-def _crop(candidates: list[Candidate], width: int, height: int) -> tuple[int, int, int, int]:
+def _crop(clip: Seen, width: int, height: int) -> tuple[int, int, int, int]:
     """The active picture over a clip, [x, y, w, h] in display pixels."""
-    if not candidates:
-        return 0, 0, width, height
-    rows = np.max([c.rows for c in candidates], axis=0)
-    columns = np.max([c.columns for c in candidates], axis=0)
-    return signals.active_picture(rows, columns)
+    return signals.active_picture(_sampled(clip.bright_rows, height), _sampled(clip.bright_columns, width))
 
 
-def _filmstrip(
-    candidates: list[Candidate], crop: tuple[int, int, int, int], source: Rows, config: AnalyzeConfig
-) -> Rows:
+def _sampled(profiles: np.ndarray, count: int) -> np.ndarray:
+    """Profiles [K, coded pixels] at `count` display pixels."""
+    return profiles[:, np.arange(count) * profiles.shape[1] // count]  # [K, count]
+
+
+def _filmstrip(clip: Seen, crop: tuple[int, int, int, int], source: Rows, config: AnalyzeConfig) -> Rows:
     """Up to `strip_frames` candidates, evenly spread from the first to the last, cut to the active
     picture."""
-    if not candidates:
+    if not len(clip.shown):
         return {"times_s": [], "frames": []}
-    times_s = np.array([c.time_s for c in candidates])
+    times_s = clip.times_s[clip.shown]
     wanted = np.linspace(times_s[0], times_s[-1], config.strip_frames)
     chosen = sorted({int(np.abs(times_s - t).argmin()) for t in wanted})
-    frames = [candidates[i].jpeg for i in chosen]
+    frames = [clip.jpegs[i] for i in chosen]
     if crop != (0, 0, source["width"], source["height"]):
-        frames = [_cut(jpeg, crop, source, config.strip_quality) for jpeg in frames]
+        frames = [_cut(frame, crop, source, config.strip_quality) for frame in frames]
     return {"times_s": [float(times_s[i]) for i in chosen], "frames": frames}
 
 
-def _cut(jpeg: bytes, crop: tuple[int, int, int, int], source: Rows, quality: int) -> bytes:
-    pixels = _pixels(jpeg)
+def _cut(data: bytes, crop: tuple[int, int, int, int], source: Rows, quality: int) -> bytes:
+    pixels = _pixels(data)
     across, down = pixels.shape[1] / source["width"], pixels.shape[0] / source["height"]
     x, y = round(crop[0] * across), round(crop[1] * down)
     w, h = max(1, round(crop[2] * across)), max(1, round(crop[3] * down))
-    return _jpeg(pixels[y : y + h, x : x + w], quality)
+    return jpeg(pixels[y : y + h, x : x + w], quality)
 
 
 def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
     pixels, codec, rotation = stills.read_still(path, config.max_pixels)
     height, width, _ = pixels.shape
-    strip = stills.resize(pixels, *_fit(width, height, config.strip_long_px, least=1))
-    thumb = Image.fromarray(strip).convert("YCbCr").resize(_fit(width, height, config.thumb_long_px, least=1))
-    y, u, v = np.moveaxis(np.asarray(thumb), 2, 0)
-    numbers = signals.clip_signals([signals.measure(y, u, v, None)], np.zeros((1, 1)), np.zeros(1))
-    small = Image.fromarray(pixels).convert("L").resize(_fit(width, height, SHARPNESS_LONG_PX, least=1))
-    numbers["sharpness"] = signals.sharpness(np.asarray(small))
+    strip = stills.resize(pixels, *fit(width, height, config.strip_long_px, least=1))
+    thumb = Image.fromarray(strip).convert("YCbCr").resize(fit(width, height, config.thumb_long_px, least=1))
+    y, u, v = np.moveaxis(np.asarray(thumb), 2, 0)[:, None]  # [1, H, W] each
+    luma = Image.fromarray(pixels).convert("L")
+    small = luma.resize(fit(width, height, CLOSE_LONG_PX, least=1))
+    close = signals.inspect(np.asarray(small), np.asarray(luma), full_range=True)
+    rows = signals.measure(y, u, v, None)
+    numbers = signals.clip_signals(rows, close, np.zeros((1, 1)), np.zeros(1))
     shape: Rows = {"kind": "image", "width": width, "height": height, "fps": 0.0}
     source = shape | {
         "status": "ok",
@@ -277,25 +216,15 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
         "boundary_confidence": 1.0,
         "signals": numbers,
         "phash": [perceptual_hash(strip)],
-        "colour": colour_grid([strip]),
         "status": "ok",
         "reason": None,
     }
-    frames = {"times_s": [0.0], "frames": [_jpeg(strip, config.strip_quality)]}
+    cells = Image.fromarray(strip).convert("YCbCr").resize((32, 32), Image.Resampling.BOX)
+    grid = shots.descriptors(*np.moveaxis(np.asarray(cells), 2, 0)[:, None])  # [1, shots.DIMENSIONS]
+    tiny = clip_print(grid, np.zeros(1), 0.0, (0.0, 0.0, 1.0, 1.0))
+    frames = {"times_s": [0.0], "frames": [jpeg(strip, config.strip_quality)], "print": tiny.tobytes()}
     return SourceAnalysis(source=source, clips=[clip], strips=[frames])
 
 
-def _fit(width: int, height: int, long_px: int, least: int) -> tuple[int, int]:
-    """(width, height) with the long side at most `long_px`, the short one at least `least`; never larger."""
-    scale = min(1.0, long_px / max(width, height))
-    return max(least, round(width * scale)), max(least, round(height * scale))
-
-
-def _jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
-
-
-def _pixels(jpeg: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+def _pixels(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

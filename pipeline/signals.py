@@ -18,8 +18,6 @@ measured, not zero.
     flicker        mean second difference of mean luma (0 to 1), that is brightness that jumps back and forth
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 
 STATIC_CHANGE = 1.5  # largest change (0-255) of a grid cell between frames that count as the same
@@ -33,79 +31,94 @@ BLOCK = 8  # pixels along a side of the parts whose motion is measured
 TEXTURE = 4.0  # variance that a part's gradients must exceed for its motion to be believed
 
 
-@dataclass(frozen=True, slots=True)
-class FrameRow:
-    """What is kept of a frame: levels of itself, and motion since the frame before it (0 for the first)."""
-
-    luma: float
-    contrast: float
-    saturation: float
-    black: bool
-    moved: float  # mean displacement of parts, in long sides
-    panned: float  # median displacement, in long sides
-
-
-def measure(y: np.ndarray, u: np.ndarray, v: np.ndarray, before: np.ndarray | None) -> FrameRow:
-    """One frame from its planes (uint8, full range); `before` is the luma of the frame before it."""
-    moved, panned = (0.0, 0.0) if before is None else displacement(before, y)
-    chroma = np.hypot(u.astype(np.float32) - 128, v.astype(np.float32) - 128)
-    return FrameRow(
-        luma=float(y.mean()) / 255,
-        contrast=float(y.std()) / 255,
-        saturation=min(1.0, float(chroma.mean()) / 128),
-        black=bool((y < BLACK_LUMA).mean() >= BLACK_SHARE),
-        moved=moved,
-        panned=panned,
-    )
+FRAME = np.dtype(  # what is kept of a frame; the motion is that since the frame before it (0 for the first)
+    [
+        ("luma", "f4"),
+        ("contrast", "f4"),
+        ("saturation", "f4"),
+        ("black", "?"),
+        ("moved", "f4"),  # mean displacement of parts, in long sides
+        ("panned", "f4"),  # median displacement, in long sides
+    ]
+)
+CLOSE = np.dtype([("sharpness", "f4")])  # what is kept of a frame looked at in full size, about once a second
 
 
-def clip_signals(rows: list[FrameRow], grids: np.ndarray, times_s: np.ndarray) -> dict[str, float | None]:
-    """Signals of one clip from its frame rows, coarse grids [N, cells] and times [N].
+def measure(y: np.ndarray, u: np.ndarray, v: np.ndarray, before: np.ndarray | None) -> np.ndarray:
+    """FRAME [B] of consecutive frames from their planes (uint8 [B, H, W], full range); `before` is the luma
+    [H, W] of the frame before the first. How frames are cut into batches changes no value."""
+    count, pixels = len(y), y[0].size
+    rows = np.zeros(count, FRAME)
+    total = y.sum(axis=(1, 2), dtype=np.int64)
+    squares = np.square(y, dtype=np.uint16).sum(axis=(1, 2), dtype=np.int64)
+    rows["luma"] = total / (255.0 * pixels)
+    rows["contrast"] = np.sqrt(squares / pixels - (total / pixels) ** 2) / 255
+    blue, red = u.astype(np.int16) - 128, v.astype(np.int16) - 128
+    chroma = np.sqrt(blue.astype(np.int32) ** 2 + red.astype(np.int32) ** 2, dtype=np.float32)
+    rows["saturation"] = np.minimum(1.0, chroma.reshape(count, -1).mean(axis=1) / 128)
+    rows["black"] = (y < BLACK_LUMA).sum(axis=(1, 2)) >= BLACK_SHARE * pixels
+    first = y[:1] if before is None else before[None]
+    rows["moved"], rows["panned"] = displacement(np.concatenate([first, y]))
+    return rows
 
-    The first row's motion belongs to the clip before and is not used. Sharpness is added by the caller,
-    from full
-    frames."""
-    if not rows:
+
+def clip_signals(
+    rows: np.ndarray, close: np.ndarray, grids: np.ndarray, times_s: np.ndarray
+) -> dict[str, float | None]:
+    """Signals of one clip from its FRAME rows [N], CLOSE rows [K], coarse grids [N, cells] and times [N].
+
+    The first row's motion belongs to the clip before and is not used."""
+    if not len(rows):
         raise ValueError("a clip has at least one frame")
-    luma = np.array([r.luma for r in rows])
     span_s = float(times_s[-1] - times_s[0])
     moving = len(rows) > 1 and span_s > 0
+    luma = rows["luma"].astype(np.float64)
     return {
-        "motion": sum(r.moved for r in rows[1:]) / span_s if moving else None,
-        "camera_motion": sum(r.panned for r in rows[1:]) / span_s if moving else None,
-        "sharpness": None,
+        "motion": float(rows["moved"][1:].sum(dtype=np.float64)) / span_s if moving else None,
+        "camera_motion": float(rows["panned"][1:].sum(dtype=np.float64)) / span_s if moving else None,
+        "sharpness": float(close["sharpness"].mean(dtype=np.float64)) if len(close) else None,
         "luma": float(luma.mean()),
-        "contrast": float(np.mean([r.contrast for r in rows])),
-        "saturation": float(np.mean([r.saturation for r in rows])),
+        "contrast": float(rows["contrast"].mean(dtype=np.float64)),
+        "saturation": float(rows["saturation"].mean(dtype=np.float64)),
         "static_ratio": _static_ratio(grids, times_s) if moving else None,
         "text_area": None,
-        "black_ratio": float(np.mean([r.black for r in rows])),
+        "black_ratio": float(rows["black"].mean()),
         "flicker": float(np.abs(np.diff(luma, 2)).mean()) if len(rows) > 2 else None,
     }
 
 
-def displacement(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """(mean, median) displacement of the picture's parts between two luma planes [H, W], in long sides.
+def displacement(planes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(mean, median) displacement of the picture's parts between consecutive luma planes uint8 [B + 1, H, W]:
+    [B] each, in long sides.
 
     Least squares on the brightness gradients of each block (Lucas and Kanade 1981), at a quarter of the
-    pixels;
-    exact up to about a pixel a frame there, too low but still growing beyond.
+    pixels; exact up to about a pixel a frame there, too low but still growing beyond. In integers up to the
+    sums of each block, so that the batch changes nothing.
     """
-    a, b = _halved(before), _halved(after)  # float32 [H/2, W/2]
-    if min(a.shape) < BLOCK + 2:
-        return 0.0, 0.0
-    middle = (a + b) / 2
-    gy = (middle[2:, 1:-1] - middle[:-2, 1:-1]) / 2
-    gx = (middle[1:-1, 2:] - middle[1:-1, :-2]) / 2
-    gt = (b - a)[1:-1, 1:-1]
-    xx, yy, xy, xt, yt = (_block_means(p) for p in (gx * gx, gy * gy, gx * gy, gx * gt, gy * gt))
+    small = _halved(planes)  # int16 [B + 1, H/2, W/2], sums of four pixels
+    count, high, wide = len(planes) - 1, *small.shape[1:]
+    if min(high, wide) < BLOCK + 2:
+        return np.zeros(count, np.float32), np.zeros(count, np.float32)
+    both, change = small[:-1] + small[1:], small[1:] - small[:-1]
+    gy = (both[:, 2:, 1:-1] - both[:, :-2, 1:-1]).astype(np.int32)  # 16 times the gradient
+    gx = (both[:, 1:-1, 2:] - both[:, 1:-1, :-2]).astype(np.int32)
+    gt = change[:, 1:-1, 1:-1].astype(np.int32)  # 4 times the change
+    xx, yy, xy = (_block_sums(p) / np.float32(256 * BLOCK**2) for p in (gx * gx, gy * gy, gx * gy))
+    xt, yt = (_block_sums(p) / np.float32(64 * BLOCK**2) for p in (gx * gt, gy * gt))
     determinant = (xx + 1) * (yy + 1) - xy * xy  # the ones: still where there is no texture
-    dx = np.clip(-((yy + 1) * xt - xy * yt) / determinant, -4, 4)
+    dx = np.clip(-((yy + 1) * xt - xy * yt) / determinant, -4, 4)  # [B, blocks]
     dy = np.clip(-((xx + 1) * yt - xy * xt) / determinant, -4, 4)
-    long_px = max(a.shape)
     textured = xx + yy > TEXTURE
-    together = np.hypot(np.median(dx[textured]), np.median(dy[textured])) if textured.sum() >= 4 else 0.0
-    return float(np.hypot(dx, dy).mean()) / long_px, float(together) / long_px
+    together = np.sqrt(_median(dx, textured) ** 2 + _median(dy, textured) ** 2)
+    return np.sqrt(dx * dx + dy * dy).mean(axis=1) / max(high, wide), together / max(high, wide)
+
+
+def inspect(small: np.ndarray, luma: np.ndarray, *, full_range: bool) -> np.ndarray:
+    """CLOSE [1] of a frame looked at closely: its luma at a long side of at most 640 px (uint8 [h, w], full
+    range), and as the decoder holds it (uint8 [H, W], a view, not to be written; black is 0 or 16)."""
+    row = np.zeros(1, CLOSE)
+    row["sharpness"] = sharpness(small)
+    return row
 
 
 def _static_ratio(grids: np.ndarray, times_s: np.ndarray) -> float:
@@ -116,22 +129,27 @@ def _static_ratio(grids: np.ndarray, times_s: np.ndarray) -> float:
 
 
 def sharpness(luma: np.ndarray) -> float:
-    """Variance of the Laplacian over the variance, of uint8 [H, W]."""
-    p = luma.astype(np.float32)
-    if min(p.shape) < 3:
+    """Variance of the Laplacian over the variance, of uint8 [H, W]. In integers: exact, and fast."""
+    if min(luma.shape) < 3:
         return 0.0
+    p = luma.astype(np.int16)
     edges = p[:-2, 1:-1] + p[2:, 1:-1] + p[1:-1, :-2] + p[1:-1, 2:] - 4 * p[1:-1, 1:-1]
-    return float(edges.var() / (p.var() + 4))  # the four: coding noise of a plain picture is no detail
+    # the four: coding noise of a plain picture is no detail
+    return _variance(edges) / (_variance(p) + 4)
 
 
 def active_picture(rows: np.ndarray, columns: np.ndarray) -> tuple[int, int, int, int]:
-    """(x, y, w, h) inside the black bars, from the brightest luma of each row [H] and column [W] over a clip.
+    """(x, y, w, h) inside the black bars, from the brightest luma (uint8, full range) of each row [K, H] and
+    column [K, W] of K frames of a clip.
 
     Bars come in equal pairs; what is dark on one side only is a dark picture and stays.
     """
-    top, bottom = _bars(rows)
-    left, right = _bars(columns)
-    return left, top, len(columns) - left - right, len(rows) - top - bottom
+    high, wide = rows.shape[1], columns.shape[1]
+    if not len(rows):
+        return 0, 0, wide, high
+    top, bottom = _bars(rows.max(axis=0))
+    left, right = _bars(columns.max(axis=0))
+    return left, top, wide - left - right, high - top - bottom
 
 
 def _bars(brightest: np.ndarray) -> tuple[int, int]:
@@ -148,13 +166,30 @@ def _bars(brightest: np.ndarray) -> tuple[int, int]:
     return (first, last) if paired and edged and thick and first + last <= 0.7 * side else (0, 0)
 
 
-def _halved(plane: np.ndarray) -> np.ndarray:
-    high, wide = plane.shape[0] // 2 * 2, plane.shape[1] // 2 * 2
-    p = plane[:high, :wide].astype(np.float32)
-    return (p[::2, ::2] + p[1::2, ::2] + p[::2, 1::2] + p[1::2, 1::2]) / 4
+def _halved(planes: np.ndarray) -> np.ndarray:
+    high, wide = planes.shape[1] // 2 * 2, planes.shape[2] // 2 * 2
+    rows = planes[:, :high:2, :wide].astype(np.int16) + planes[:, 1:high:2, :wide]  # [B, H/2, W]
+    return rows[:, :, ::2] + rows[:, :, 1::2]  # int16 [B, H/2, W/2]
 
 
-def _block_means(plane: np.ndarray) -> np.ndarray:
-    high, wide = plane.shape[0] // BLOCK, plane.shape[1] // BLOCK
-    blocks = plane[: high * BLOCK, : wide * BLOCK].reshape(high, BLOCK, wide, BLOCK)
-    return blocks.mean(axis=(1, 3))  # [H / BLOCK, W / BLOCK]
+def _variance(values: np.ndarray) -> float:
+    mean = int(values.sum(dtype=np.int64)) / values.size
+    return int(np.square(values, dtype=np.int32).sum(dtype=np.int64)) / values.size - mean * mean
+
+
+def _block_sums(planes: np.ndarray) -> np.ndarray:
+    """Sums of BLOCK x BLOCK parts of int32 [B, H, W]: int32 [B, parts]."""
+    high, wide = planes.shape[1] // BLOCK, planes.shape[2] // BLOCK
+    rows = planes[:, : high * BLOCK, : wide * BLOCK].reshape(len(planes), high, BLOCK, wide * BLOCK)
+    return (
+        rows.sum(axis=2, dtype=np.int32).reshape(len(planes), high * wide, BLOCK).sum(axis=2, dtype=np.int32)
+    )
+
+
+def _median(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Median of the chosen values in each row [B, N]: [B]; 0 where fewer than four are chosen."""
+    ranked = np.sort(np.where(chosen, values, np.inf), axis=1)
+    count = chosen.sum(axis=1)
+    middle = [np.maximum(0, (count - 1) // 2), np.minimum(values.shape[1] - 1, count // 2)]
+    low, high = (np.take_along_axis(ranked, m[:, None], axis=1)[:, 0] for m in middle)
+    return np.where(count >= 4, (low + high) / 2, 0.0)

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import AnalyzeConfig, ShotConfig
 from pipeline.sandbox import Sandbox
-from pipeline.shots import DIMENSIONS, Boundary, descriptor, find_boundaries, split
+from pipeline.shots import DIMENSIONS, Boundary, descriptors, find_boundaries, split
 
 FPS = 25.0
 
@@ -100,10 +100,10 @@ def test_a_video_of_one_frame_is_one_shot() -> None:
 
 
 def test_a_descriptor_is_small_and_of_fixed_size() -> None:
-    planes = [np.full(shape, level, np.uint8) for shape, level in (((3, 5), 9), ((2, 3), 100), ((2, 3), 200))]
-    cells = descriptor(*planes)
-    assert cells.shape == (DIMENSIONS,)
-    assert set(cells) == {9, 100, 200}
+    levels = (((2, 20, 35), 9), ((2, 10, 18), 100), ((2, 10, 18), 200))
+    cells = descriptors(*(np.full(shape, level, np.uint8) for shape, level in levels))
+    assert cells.shape == (2, DIMENSIONS)
+    assert set(cells.ravel()) == {9, 100, 200}
 
 
 @pytest.mark.slow

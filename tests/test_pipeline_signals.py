@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.config import AnalyzeConfig
 from pipeline.sandbox import Sandbox
-from pipeline.signals import active_picture, clip_signals, displacement, measure, sharpness
+from pipeline.signals import CLOSE, active_picture, clip_signals, displacement, measure, sharpness
 
 GREY = np.full((45, 80), 128, np.uint8)
 
@@ -20,15 +20,32 @@ def texture(shift_px: float = 0.0, high: int = 90, wide: int = 160) -> np.ndarra
     return np.rint(128 + 45 * waves).astype(np.uint8)
 
 
+def rows(planes: list[np.ndarray], batch: int = 8) -> np.ndarray:
+    grey = np.stack([GREY] * len(planes))
+    y = np.stack(planes)
+    cuts = range(0, len(y), batch)
+    return np.concatenate(
+        [
+            measure(y[i : i + batch], grey[i : i + batch], grey[i : i + batch], y[i - 1] if i else None)
+            for i in cuts
+        ]
+    )
+
+
 def signals(planes: list[np.ndarray], fps: float) -> dict[str, float | None]:
-    before = [None, *planes[:-1]]
-    rows = [measure(y, GREY, GREY, b) for y, b in zip(planes, before, strict=True)]
-    return clip_signals(rows, np.stack([p.ravel() for p in planes]), np.arange(len(planes)) / fps)
+    grids = np.stack([p.ravel() for p in planes])
+    return clip_signals(rows(planes), np.zeros(0, CLOSE), grids, np.arange(len(planes)) / fps)
+
+
+def test_batches_change_no_value() -> None:
+    rng = np.random.default_rng(0)
+    planes = [rng.integers(0, 255, (90, 160), np.uint8) for _ in range(9)]
+    assert all((rows(planes, batch) == rows(planes)).all() for batch in (1, 3, 9))
 
 
 @pytest.mark.parametrize("shift_px", [0.5, 1.0, 2.0])
 def test_a_pan_is_measured_in_long_sides(shift_px: float) -> None:
-    moved, panned = displacement(texture(0), texture(shift_px))
+    moved, panned = (float(v[0]) for v in displacement(np.stack([texture(0), texture(shift_px)])))
     assert panned == pytest.approx(shift_px / 160, rel=0.15)
     assert moved == pytest.approx(shift_px / 160, rel=0.25)
 
@@ -74,17 +91,17 @@ def test_one_frame_has_no_motion_rather_than_none() -> None:
 
 
 def test_bars_come_in_pairs() -> None:
-    rows, columns = np.full(100, 200), np.full(160, 200)
+    rows, columns = np.full((1, 100), 200), np.full((1, 160), 200)
     assert active_picture(rows, columns) == (0, 0, 160, 100)
-    rows[:12], rows[88:] = 3, 3
+    rows[:, :12], rows[:, 88:] = 3, 3
     assert active_picture(rows, columns) == (0, 12, 160, 76)
-    columns[:40] = 3  # dark on one side only
+    columns[:, :40] = 3  # dark on one side only
     assert active_picture(rows, columns) == (0, 12, 160, 76)
 
 
 def test_a_dark_picture_that_fades_out_has_no_bars() -> None:
     glow = np.clip(60 - np.abs(np.arange(100) - 50) * 1.5, 0, 255)
-    assert active_picture(glow, np.full(160, 60)) == (0, 0, 160, 100)
+    assert active_picture(glow[None], np.full((1, 160), 60)) == (0, 0, 160, 100)
 
 
 NAMES = {"brightness": "luma", "colourfulness": "saturation", "sharpness": "sharpness", "motion": "motion"}

@@ -1,0 +1,171 @@
+"""The pass itself: every frame of a file once, in order; cheap numbers of all, small pictures of some.
+
+In: frames of a local file. Out: a `Seen`, plain arrays; those of the parts of a long source join to that of
+the whole. Never: a shot, a verdict, a second look at a frame.
+
+The decoder's luma is read where it lies; each frame is scaled once, to a thumbnail; what thumbnails tell is
+computed for a batch of frames at a time, because at this size calls cost more than arithmetic. How frames
+fall into batches changes no value.
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pipeline import media, shots, signals
+from pipeline.candidates import Chooser
+from pipeline.config import AnalyzeConfig
+
+BATCH_FRAMES, BATCH_BYTES = 32, 48 << 20  # a batch has at most so many frames, and bytes of pictures
+CLOSE_LONG_PX = 640
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What is kept of N consecutive frames, K of them candidates, M of these looked at closely."""
+
+    times_s: np.ndarray  # float64 [N], strictly increasing
+    descriptors: np.ndarray  # uint8 [N, shots.DIMENSIONS]
+    rows: np.ndarray  # signals.FRAME [N]
+    shown: np.ndarray  # int32 [K], indices of the candidates
+    jpegs: list[bytes]  # [K], upright, long side at most strip_long_px
+    bright_rows: np.ndarray  # uint8 [K, H], the brightest luma of each row, upright, full range
+    bright_columns: np.ndarray  # uint8 [K, W]
+    close_at: np.ndarray  # int32 [M], indices of the close-ups
+    close: np.ndarray  # signals.CLOSE [M]
+
+
+def watch(
+    frames: Iterable[media.Frame],
+    info: media.MediaInfo,
+    config: AnalyzeConfig,
+    damage: media.Damage,
+    *,
+    opens: bool = True,
+    ends: bool = True,
+) -> Seen | None:
+    """The pass over these frames; None when there is none. `opens`, `ends`: they begin, end the video."""
+    size = fit(info.width, info.height, config.thumb_long_px, least=16)
+    chooser = Chooser(opens=opens)
+    times_s: list[float] = []
+    measured: list[tuple[np.ndarray, np.ndarray]] = []  # descriptors and rows, a batch each
+    looks: dict[int, dict[str, Any]] = {}  # index → what is kept of a candidate
+    last: tuple[media.Frame, np.ndarray] | None = None  # the frame before the batch, its thumbnail's luma
+    for batch in _batches(frames):
+        y, u, v = media.thumbnails(batch, *size)  # uint8 [B, H, W], [B, H/2, W/2] twice
+        grids = shots.descriptors(y, u, v)
+        measured.append((grids, signals.measure(y, u, v, last[1] if last else None)))
+        cuts = [k for k, frame in enumerate(batch) if frame.index in damage.gaps[-len(batch) :]]
+        chosen = chooser.choose([frame.time_s for frame in batch], grids, cuts)
+        first = len(times_s)
+        for k, close in sorted(chosen.items()):
+            if first + k not in looks and (k >= 0 or last):
+                frame = last[0] if k < 0 and last else batch[k]
+                looks[first + k] = _look(frame, info, config, close=close)
+        times_s += [frame.time_s for frame in batch]
+        last = batch[-1], y[-1]
+    if last is None:
+        return None
+    if ends and len(times_s) - 1 not in looks:
+        looks[len(times_s) - 1] = _look(last[0], info, config, close=False)
+    return _seen(times_s, measured, looks)
+
+
+def join(parts: list[Seen]) -> Seen:
+    """One pass from those over consecutive parts."""
+    starts = np.cumsum([0, *(len(p.times_s) for p in parts[:-1])]).astype(np.int32)
+    return Seen(
+        times_s=np.concatenate([p.times_s for p in parts]),
+        descriptors=np.concatenate([p.descriptors for p in parts]),
+        rows=np.concatenate([p.rows for p in parts]),
+        shown=np.concatenate([p.shown + s for p, s in zip(parts, starts, strict=True)]),
+        jpegs=[jpeg for p in parts for jpeg in p.jpegs],
+        bright_rows=np.concatenate([p.bright_rows for p in parts]),
+        bright_columns=np.concatenate([p.bright_columns for p in parts]),
+        close_at=np.concatenate([p.close_at + s for p, s in zip(parts, starts, strict=True)]).astype(
+            np.int32
+        ),
+        close=np.concatenate([p.close for p in parts]),
+    )
+
+
+def between(seen: Seen, start: int, end: int) -> Seen:
+    """The part of a pass from frame `start` to `end` - 1."""
+    k = slice(*np.searchsorted(seen.shown, (start, end)).tolist())
+    m = slice(*np.searchsorted(seen.close_at, (start, end)).tolist())
+    return Seen(
+        times_s=seen.times_s[start:end],
+        descriptors=seen.descriptors[start:end],
+        rows=seen.rows[start:end],
+        shown=seen.shown[k] - np.int32(start),
+        jpegs=seen.jpegs[k],
+        bright_rows=seen.bright_rows[k],
+        bright_columns=seen.bright_columns[k],
+        close_at=seen.close_at[m] - np.int32(start),
+        close=seen.close[m],
+    )
+
+
+def fit(width: int, height: int, long_px: int, least: int) -> tuple[int, int]:
+    """(width, height) with the long side at most `long_px`, the short one at least `least`; never larger."""
+    scale = min(1.0, long_px / max(width, height))
+    return max(least, round(width * scale)), max(least, round(height * scale))
+
+
+def jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """uint8 RGB [H, W, 3] as JPEG, chroma at full size."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def _batches(frames: Iterable[media.Frame]) -> Iterator[list[media.Frame]]:
+    batch: list[media.Frame] = []
+    held = 0
+    for frame in frames:
+        batch.append(frame)
+        held += frame.nbytes
+        if len(batch) == BATCH_FRAMES or held >= BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
+def _look(frame: media.Frame, info: media.MediaInfo, config: AnalyzeConfig, *, close: bool) -> dict[str, Any]:
+    """What is kept of a candidate."""
+    luma, full_range = frame.coded_luma()  # uint8 [H, W]
+    rows, columns = frame.upright_profile(luma.max(axis=1), luma.max(axis=0))
+    if not full_range:
+        rows, columns = FULL_RANGE[rows], FULL_RANGE[columns]
+    picture = frame.small_rgb(*fit(info.width, info.height, config.strip_long_px, least=2))
+    look = {"jpeg": jpeg(picture, config.strip_quality), "rows": rows, "columns": columns, "close": None}
+    if close:
+        small = frame.luma(*fit(info.width, info.height, CLOSE_LONG_PX, least=2))
+        look["close"] = signals.inspect(small, luma, full_range=full_range)
+    return look
+
+
+def _seen(
+    times_s: list[float], measured: list[tuple[np.ndarray, np.ndarray]], looks: dict[int, dict[str, Any]]
+) -> Seen:
+    shown = sorted(looks)
+    close_at = [i for i in shown if looks[i]["close"] is not None]
+    return Seen(
+        times_s=np.array(times_s),
+        descriptors=np.concatenate([grids for grids, _ in measured]),
+        rows=np.concatenate([rows for _, rows in measured]),
+        shown=np.array(shown, np.int32),
+        jpegs=[looks[i]["jpeg"] for i in shown],
+        bright_rows=np.stack([looks[i]["rows"] for i in shown]),
+        bright_columns=np.stack([looks[i]["columns"] for i in shown]),
+        close_at=np.array(close_at, np.int32),
+        close=np.concatenate([np.zeros(0, signals.CLOSE), *(looks[i]["close"] for i in close_at)]),
+    )
+
+
+FULL_RANGE = np.clip(np.rint((np.arange(256) - 16) * 255 / 219), 0, 255).astype(np.uint8)
