@@ -3,7 +3,8 @@
 In: calls on `Sandbox` (a local path and plain arguments). Out: plain rows and arrays. A crash, a hang, or
 a file that asks for too much memory costs that one call: it becomes a MediaError with the reason, and the
 next call starts a new child. The child never imports torch, the parent never imports a codec; they
-exchange one JSON header and raw buffers over pipes, never pickles.
+exchange one JSON header and raw buffers over pipes, never pickles. The child has none of the parent's
+secrets: of the environment it gets what PASSED_ON names.
 """
 
 import json
@@ -22,8 +23,10 @@ from typing import IO, Any
 import numpy as np
 
 from pipeline.config import AnalyzeConfig
-from pipeline.errors import MediaError, UsageError
+from pipeline.errors import FramemillError, MediaError, UsageError
 
+START_S = 120.0  # a child that has not said hello by then is not going to
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME")
 LENGTHS = struct.Struct("<QQ")  # bytes of the JSON header, bytes of the buffers that follow it
 
 
@@ -41,6 +44,7 @@ class Sandbox:
 
     def __init__(self, *, deadline_s: float = 600.0, memory_gb: float = 4.0) -> None:
         self.deadline_s, self.memory_gb = deadline_s, memory_gb
+        self.confined: tuple[str, ...] = ()  # what the running child cannot reach: "sockets", "files"
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> "Sandbox":
@@ -59,6 +63,7 @@ class Sandbox:
             for size in sizes:
                 strip["frames"].append(data[at : at + size])
                 at += size
+            strip["print"] = strip["frames"].pop()
         return SourceAnalysis(source=header["source"], clips=header["clips"], strips=header["strips"])
 
     def read_span(
@@ -139,15 +144,27 @@ class Sandbox:
             root = str(Path(__file__).resolve().parent.parent)
             paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
             # Few malloc arenas: each thread's own would count 64 MB of address space against the limit.
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "MALLOC_ARENA_MAX": "2"}
+            environment = {"PYTHONPATH": os.pathsep.join(paths), "MALLOC_ARENA_MAX": "2"}
             environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+            limit = str(int(self.memory_gb * 2**30))
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.sandbox_child", str(int(self.memory_gb * 2**30))],
+                [sys.executable, "-P", "-m", "pipeline.sandbox_child", limit],  # -P: no code from the cwd
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
                 env=environment,
             )
+            assert self._child.stdout is not None
+            try:
+                hello, _ = receive(self._child.stdout, time.monotonic() + START_S)
+            except (EOFError, TimeoutError) as error:
+                self.close()
+                check = f'PYTHONPATH={root} {sys.executable} -P -c "import pipeline.sandbox_child"'
+                raise FramemillError(
+                    "the decoding child does not start", fix=f"see what this says: {check}"
+                ) from error
+            self.confined = tuple(hello["confined"])
         return self._child
 
 

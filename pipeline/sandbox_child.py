@@ -1,7 +1,8 @@
 """The child of `pipeline.sandbox`: answers its calls under limits of memory, one after another.
 
 In: messages on stdin. Out: messages on stdout. Runs three functions and no others: analyze, read_span,
-write_video. Never: torch, the network, a pickle; and it does not outlive its parent.
+write_video. Never: torch, the network, another program, a pickle; and it does not outlive its parent. Each
+file is decoded in a thread that can read only that file (pipeline.confine, as far as the kernel can).
 """
 
 import os
@@ -18,6 +19,7 @@ import numpy as np
 
 from pipeline import media, onepass
 from pipeline.config import AnalyzeConfig, ShotConfig
+from pipeline.confine import forbid_sockets_and_programs, has_landlock, read_only
 from pipeline.errors import FramemillError, UsageError
 from pipeline.sandbox import receive, send
 from pipeline.stage import Failure, guard
@@ -32,8 +34,12 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
         config = request["config"]
         config["shots"] = ShotConfig(**config["shots"])
         found = onepass.analyze_file(Path(request["path"]), AnalyzeConfig(**config))
-        frames = [frame for strip in found.strips for frame in strip["frames"]]
-        strips = [s | {"frames": None, "sizes": [len(f) for f in s["frames"]]} for s in found.strips]
+        buffers = [[*strip["frames"], strip["print"]] for strip in found.strips]
+        frames = [buffer for several in buffers for buffer in several]
+        strips = [
+            s | {"frames": None, "print": None, "sizes": [len(b) for b in several]}
+            for s, several in zip(found.strips, buffers, strict=True)
+        ]
         return {"source": found.source, "clips": found.clips, "strips": strips}, b"".join(frames)
     if function == "read_span":
         span = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
@@ -51,16 +57,32 @@ def _serve(memory_bytes: int) -> None:
     os.dup2(2, 1)  # a library that prints must not talk into the protocol
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confined = {"sockets": forbid_sockets_and_programs(), "files": has_landlock()}
+    send(answers, {"confined": [what for what, holds in confined.items() if holds]}, b"")
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     while True:
         try:
             request, data = receive(requests, None)
         except EOFError:
             return
-        answer = guard(partial(_answer_or_error, request, data))
-        if isinstance(answer, Failure):  # whatever else a decoder raises becomes this input's reason
-            answer = {"error": "MediaError", "what": answer.reason, "expected": "", "fix": ""}, b""
-        send(answers, *answer)
+        send(answers, *_confined(request, data))
+
+
+def _confined(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The answer, from a thread that can read nothing but the file in question; one that writes can."""
+    ended: list[tuple[dict[str, Any], bytes] | Failure] = []
+
+    def work() -> None:
+        if request["function"] != "write_video":
+            read_only(Path(request["path"]))
+        ended.append(guard(partial(_answer_or_error, request, data)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if isinstance(ended[0], Failure):  # whatever else a decoder raises becomes this input's reason
+        return {"error": "MediaError", "what": ended[0].reason, "expected": "", "fix": ""}, b""
+    return ended[0]
 
 
 def _answer_or_error(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
