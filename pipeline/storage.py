@@ -3,22 +3,39 @@
 In: a root (local path or s3://bucket/prefix) and paths relative to it. Out: bytes. Never leaves a
 partial file under a final name: locally a temporary sibling is fsynced and renamed; on S3 an object
 appears only when its upload completes.
+
+Retries are those of Arrow's S3 client and no others: it tries each request S3_ATTEMPTS times on 5xx,
+SlowDown, timeouts, refused or dropped connections and answers that break off, with exponential back-off
+and jitter (at most 20 s between two), and gives up at once on 403 and 404. A loop around whole calls
+would multiply the two, and start a multipart upload over for one lost part.
 """
 
 import hashlib
+import io
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache, lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO
 
+import pyarrow as pa
 import pyarrow.fs as pafs
+import pyarrow.parquet as pq
 
+from pipeline import tars
 from pipeline.errors import StorageError
 
 TEMP_PREFIX = ".tmp-"  # unfinished writes; listed never, swept by `sweep_temporary`
+S3_ATTEMPTS = 10  # a request; about a minute of back-off in all, and 5 % failing requests never get there
+STAT_THREADS = 16
+HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
+COPY_BYTES = 1 << 23
 
 
 def sha256_hex(data: bytes) -> str:
@@ -32,16 +49,39 @@ def is_remote(uri: str) -> bool:
 def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The Arrow filesystem of a uri and the path inside it. S3 settings come from the environment
     (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …)."""
-    if not is_remote(uri):
-        return pafs.LocalFileSystem(), os.path.abspath(uri)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    if is_remote(uri):
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+        return _s3(endpoint), uri.removeprefix("s3://").rstrip("/")
+    if "://" in uri:
+        raise StorageError(f"cannot read {uri}", expected="a local path or s3://", fix="download it first")
+    return pafs.LocalFileSystem(), os.path.abspath(uri)
+
+
+@cache
+def _s3(endpoint: str) -> pafs.FileSystem:
+    """One client a process and endpoint: its connections are kept open."""
     scheme, _, host = endpoint.rpartition("://")
-    s3 = pafs.S3FileSystem(
+    return pafs.S3FileSystem(
         endpoint_override=host or None,
         scheme=scheme or "https",
-        allow_delayed_open=True,  # a part of usual size is one request, not a multipart upload of three
+        allow_delayed_open=True,  # an object below 5 MiB is one request, a larger one a multipart upload
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
     )
-    return s3, uri.removeprefix("s3://").rstrip("/")
+
+
+def _storage_error(action: str, uri: str, error: OSError) -> StorageError:
+    """What failed in words, and what helps: a permission and a missing file do not pass, a fault may."""
+    text = str(error)
+    if isinstance(error, FileNotFoundError):
+        return StorageError(f"cannot {action} {uri}: no such file")
+    if isinstance(error, PermissionError) or re.search(r"ACCESS_DENIED|HTTP status 403|INVALID_ACCESS", text):
+        return StorageError(f"cannot {action} {uri}: access denied", fix="check permissions or AWS_* keys")
+    if is_remote(uri) and re.search(r"HTTP status 5\d\d|SLOW_DOWN|INTERNAL_FAILURE|NETWORK_CONN|curl", text):
+        return StorageError(
+            f"cannot {action} {uri}: {S3_ATTEMPTS} attempts failed, the last with {text}",
+            fix="run the command again; it goes on from here",
+        )
+    return StorageError(f"cannot {action} {uri}: {text}", fix="check space and permissions")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,47 +107,58 @@ class Storage:
         return f"{self._base}/{rel}" if rel else self._base
 
     def exists(self, rel: str) -> bool:
-        return self._fs.get_file_info(self._path(rel)).type == pafs.FileType.File
+        with _errors("look for", f"{self.root}/{rel}"):
+            return self._fs.get_file_info(self._path(rel)).type == pafs.FileType.File
 
     def read_bytes(self, rel: str, *, offset: int = 0, nbytes: int | None = None) -> bytes:
         """The whole file, or `nbytes` from `offset`."""
-        try:
-            with self._fs.open_input_file(self._path(rel)) as stream:
-                return stream.read() if nbytes is None else stream.read_at(nbytes, offset)
-        except OSError as error:
-            raise StorageError(f"cannot read {self.root}/{rel}: {error}") from error
+        with (
+            _errors("read", f"{self.root}/{rel}"),
+            self._fs.open_input_file(self._path(rel)) as stream,
+        ):
+            return stream.read() if nbytes is None else stream.read_at(nbytes, offset)
+
+    def members(self, rel: str) -> list[tars.Member]:
+        """The files inside the tar at `rel`, from its headers."""
+        found, problem = tar_members(f"{self.root}/{rel}")
+        if problem:
+            raise StorageError(f"cannot read {self.root}/{rel}: {problem}")
+        return found
+
+    def read_columns(self, rel: str, columns: Sequence[str]) -> pa.Table:
+        """Some columns of a Parquet file; the bytes of the others are not read."""
+        with _errors("read", f"{self.root}/{rel}"), self._fs.open_input_file(self._path(rel)) as stream:
+            return pq.read_table(stream, columns=list(columns))
 
     def write_bytes(self, rel: str, data: bytes) -> None:
         """Commits `data` under `rel`: all of it or nothing."""
         path = self._path(rel)
-        try:
+        with _errors("write", f"{self.root}/{rel}"):
             if isinstance(self._fs, pafs.LocalFileSystem):
                 _commit_local(Path(path), data)
             else:
                 with self._fs.open_output_stream(path) as stream:
                     stream.write(data)
-        except OSError as error:
-            raise StorageError(
-                f"cannot write {self.root}/{rel}: {error}", fix="check space and permissions"
-            ) from error
 
     def delete(self, rel: str) -> None:
         if self.exists(rel):
-            self._fs.delete_file(self._path(rel))
+            with _errors("delete", f"{self.root}/{rel}"):
+                self._fs.delete_file(self._path(rel))
 
     def list(self, rel: str = "", suffix: str = "") -> list[str]:
         """Names of the files directly below `rel`, sorted; temporary files are not listed."""
         selector = pafs.FileSelector(self._path(rel), recursive=False, allow_not_found=True)
-        names = (
-            info.base_name for info in self._fs.get_file_info(selector) if info.type == pafs.FileType.File
-        )
+        with _errors("list", f"{self.root}/{rel}"):
+            infos = self._fs.get_file_info(selector)
+        names = (info.base_name for info in infos if info.type == pafs.FileType.File)
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMP_PREFIX))
 
     def walk(self) -> Iterator[FileInfo]:
         """Every file below the root, in path order, hidden files and folders left out."""
         selector = pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
-        infos = [i for i in self._fs.get_file_info(selector) if i.type == pafs.FileType.File]
-        for info in sorted(infos, key=lambda i: i.path):
+        with _errors("list", self.root):
+            infos = self._fs.get_file_info(selector)
+        for info in sorted((i for i in infos if i.type == pafs.FileType.File), key=lambda i: i.path):
             rel = info.path.removeprefix(self._base).lstrip("/")
             if not any(part.startswith(".") for part in rel.split("/")):
                 yield _file_info(info, remote=is_remote(self.root))
@@ -122,11 +173,35 @@ class Storage:
         return len(left)
 
 
+@contextmanager
+def _errors(action: str, uri: str) -> Iterator[None]:
+    """Turns an OSError into a StorageError that names the action and the place."""
+    try:
+        yield
+    except OSError as error:
+        raise _storage_error(action, uri, error) from error
+
+
 def stat(uri: str) -> FileInfo | None:
     """The file at `uri`, or None when there is no file."""
     fs, path = _filesystem(uri)
-    info = fs.get_file_info(path)
+    with _errors("look for", uri):
+        info = fs.get_file_info(path)
     return _file_info(info, remote=is_remote(uri)) if info.type == pafs.FileType.File else None
+
+
+def stat_all(uris: Sequence[str]) -> list[FileInfo | None]:
+    """`stat` of each; of remote ones, many at a time: a list of a million is a million requests."""
+    if not any(is_remote(uri) for uri in uris):
+        return [stat(uri) for uri in uris]
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        return list(pool.map(stat, uris))
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes of the file at `uri`."""
+    folder, name = os.path.split(uri)
+    return Storage(folder or ".").read_bytes(name)
 
 
 def _file_info(info: pafs.FileInfo, *, remote: bool) -> FileInfo:
@@ -134,22 +209,64 @@ def _file_info(info: pafs.FileInfo, *, remote: bool) -> FileInfo:
     return FileInfo(uri=uri, size_bytes=int(info.size), mtime_ns=int(info.mtime_ns or 0))
 
 
+def tar_members(uri: str) -> tuple[list[tars.Member], str]:
+    """The files inside a tar, and what is wrong with it ("" = nothing): see tars.scan."""
+    info = stat(uri)
+    if info is None:
+        raise StorageError(f"cannot read {uri}: no such file")
+    return _scanned(uri, info.size_bytes, info.mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tuple[list[tars.Member], str]:
+    """Size and time are in the key only: a tar that changed is scanned again."""
+    with open_range(uri) as stream:
+        return tars.scan(stream, size_bytes)
+
+
+@contextmanager
+def open_range(uri: str) -> Iterator[IO[bytes]]:
+    """The file at `uri` as a seekable stream."""
+    fs, path = _filesystem(uri)
+    with _errors("read", uri), fs.open_input_file(path) as stream:
+        yield io.BufferedReader(stream, HEADER_BUFFER_BYTES)
+
+
 @contextmanager
 def local_path(uri: str) -> Iterator[Path]:
-    """A local file with the contents of `uri`, for decoders; a remote one is downloaded and removed."""
-    if not is_remote(uri):
+    """A local file with the contents of `uri`, for decoders. What lies on S3 or inside a tar is copied,
+    alone, to a temporary file of the same suffix."""
+    member = None if os.path.isfile(uri) else tars.split_member(uri)
+    if member is None and not is_remote(uri) and "://" not in uri:
+        if not os.path.isfile(uri):
+            raise StorageError("no such file")
+        if uri.endswith(".tar"):
+            raise StorageError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
         yield Path(uri)
         return
-    fs, path = _filesystem(uri)
     with tempfile.TemporaryDirectory(prefix="framemill-") as folder:
-        target = Path(folder) / "source"
-        try:
-            pafs.copy_files(
-                path, str(target), source_filesystem=fs, destination_filesystem=pafs.LocalFileSystem()
-            )
-        except OSError as error:
-            raise StorageError(f"cannot read {uri}: {error}") from error
+        target = Path(folder) / f"source{PurePosixPath(uri).suffix}"
+        if member is not None:
+            _copy_member(*member, target)
+        else:
+            fs, path = _filesystem(uri)
+            with _errors("read", uri):
+                pafs.copy_files(
+                    path, str(target), source_filesystem=fs, destination_filesystem=pafs.LocalFileSystem()
+                )
         yield target
+
+
+def _copy_member(tar: str, name: str, target: Path) -> None:
+    found = {member.name: member for member in tar_members(tar)[0]}
+    if name not in found:
+        raise StorageError(f"cannot read {tar}#{name}: no such member")
+    with open_range(tar) as stream, open(target, "wb") as out:
+        stream.seek(found[name].offset)
+        left = found[name].nbytes
+        while left and (data := stream.read(min(left, COPY_BYTES))):
+            out.write(data)
+            left -= len(data)
 
 
 def _commit_local(path: Path, data: bytes) -> None:
