@@ -50,7 +50,15 @@ def analyze(args: Args) -> int:
 
 def judge(args: Args) -> int:
     """Decide from the tables which clips are kept, and why not; decodes nothing."""
-    return _stages(args, ["judge"])
+    if not args.what_if:
+        return _stages(args, ["judge"])
+    from pipeline.corpus import Corpus
+    from pipeline.judge import what_if, what_if_lines
+
+    corpus = Corpus(args.corpus).require()
+    found = what_if(corpus, _config(args, corpus.config()), args.what_if)
+    _print(args, found, what_if_lines(found))
+    return 0
 
 
 def caption(args: Args) -> int:
@@ -276,12 +284,39 @@ def bench_shots(args: Args) -> int:
     return 0
 
 
+def bench_dedup(args: Args) -> int:
+    """Copies found against exact truth: precision and recall over pairs of clips."""
+    from pipeline.bench_dedup import bench_dedup as bench
+
+    _print(args, bench(args.media, args.truth, mirrored=not args.no_mirrored))
+    return 0
+
+
+def bench_judge(args: Args) -> int:
+    """Seconds and memory of judging and deduplicating a synthetic table of clips."""
+    from pipeline.bench_judge import bench_judge as bench
+
+    _print(args, bench(args.rows))
+    return 0
+
+
+def bench_analyze(args: Args) -> int:
+    """CPU of the whole analysis over bare decoding, and against PySceneDetect with separate passes."""
+    from pipeline.bench_analyze import bench_analyze as bench
+    from pipeline.bench_analyze import lines
+
+    result = bench(args.media, peer=not args.no_peer)
+    _print(args, result, lines(result))
+    return 0
+
+
 # -- shared by the verbs --------------------------------------------------------------------------
 
 
 def _config(args: Args, base: Config | None) -> Config:
     config = load_config(args.config, args.set, base)
     named = {"caption.captioner": getattr(args, "captioner", None), "encode.vae": getattr(args, "vae", None)}
+    named |= {"judge.preset": getattr(args, "preset", None)}
     return load_config(None, [f"{k}={json.dumps(v)}" for k, v in named.items() if v is not None], config)
 
 
@@ -370,7 +405,15 @@ def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
         return add
 
     staged("analyze", analyze, "videos/ --out corpus")
-    staged("judge", judge, "corpus --set judge.min_s=1.5")
+    add = staged("judge", judge, "corpus --preset strict --what-if signals.motion.min=0.2")
+    add("--preset", help="strict | standard | keep-all, or a TOML file of rules")
+    add(
+        "--what-if",
+        action="append",
+        default=[],
+        metavar="RULE=VALUE",
+        help="only print the funnel that this rule would give, such as signals.motion.min=0.2",
+    )
     add = staged("caption", caption, "corpus --captioner builtin:")
     add("--captioner", help="builtin: | truth:FILE | coca:MODEL/TAG | hf:REPO | openai:URL#MODEL")
     add = staged("encode", encode, "corpus --vae builtin:")
@@ -386,9 +429,19 @@ def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
     add = verb("report", report, "corpus --run runs/first")
     add("corpus")
     add("--run", help="a training run to show")
+    add = verb("bench dedup", bench_dedup, "--media toy --truth toy/truth.jsonl --json")
+    add("--media", required=True, help="the folder that the truth speaks of")
+    add("--truth", required=True, help="truth.jsonl of a toy world, or a duplicates.json")
+    add("--no-mirrored", action="store_true", help="a mirrored copy is no copy")
+    add = verb("bench judge", bench_judge, "--rows 1000000 --json")
+    add("--rows", type=int, default=100_000, help="clips of the synthetic table")
     add = verb("bench shots", bench_shots, "--media toy/videos --truth toy/truth.jsonl --json")
     add("--media", required=True, help="folder of videos")
     add("--truth", required=True, help="truth.jsonl of a toy world, or a cuts.json")
+
+    add = verb("bench analyze", bench_analyze, "--media videos/ --json")
+    add("--media", required=True, nargs="+", help="folders of videos")
+    add("--no-peer", action="store_true", help="leave PySceneDetect out")
 
 
 def _model_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:

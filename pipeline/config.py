@@ -21,14 +21,13 @@ D = TypeVar("D")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotConfig:
-    """How frame differences become shot boundaries (pipeline/shots.py)."""
+    """How a video is cut into shots (pipeline/shots.py)."""
 
+    detector: str = "default"  # or content, adaptive, hash, histogram, transnetv2 (pipeline/detectors.py)
     min_shot_s: float = 0.3  # of two boundaries closer than this the surer one stays
-    cut_threshold: float = 0.2  # difference between the frames around a hard cut
-    cut_ratio: float = 2.3  # and how many times the changes nearby it must be
-    dissolve_change: float = 0.12  # colour difference across a gradual change
-    dissolve_unlike: float = 0.35  # 1 - correlation of the pictures before and after it
-    dissolve_straightness: float = 0.6  # net change over the sum of its steps
+    max_shot_s: float = 60.0  # longer shots are split where least happens; 0: never
+    cut_probability: float = 0.5  # least probability of a hard cut
+    gradual_probability: float = 0.65  # and of a dissolve or wipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +49,25 @@ class AnalyzeConfig:
 class JudgeConfig:
     """What is kept (pipeline/judge.py). A rule applies only to what was measured."""
 
-    min_s: float = 0.8
-    max_s: float = 60.0
-    min_side_px: int = 32  # of the active picture, without bars
-    max_aspect: float = 4.0  # long side over short side of the active picture
-    min_motion: float = 0.0  # long sides a second
-    min_sharpness: float = 0.004
-    min_luma: float = 0.02
-    min_contrast: float = 0.005
-    max_static_ratio: float = 0.8
-    max_black_ratio: float = 0.5
-    max_flicker: float = 0.05
-    dedup: bool = True
-    phash_distance: float = 4.8  # bits; see pipeline/dedup.py
+    preset: str = "standard"  # strict | standard | keep-all, or a TOML file like those in pipeline/presets
+    rules: dict[str, Any] = field(default_factory=dict)  # changes: rules.signals.motion.min = 0.1
+    dedup: bool = True  # one clip of each group of copies stays
+    mirrored: bool = True  # a mirrored copy is a copy
+
+
+SHORT_RULES = {  # judge.min_s is short for judge.rules.duration_s.min, and so on
+    "min_s": "duration_s.min",
+    "max_s": "duration_s.max",
+    "min_side_px": "short_side_px.min",
+    "max_aspect": "aspect.max",
+    "min_motion": "signals.motion.min",
+    "min_sharpness": "signals.sharpness.min",
+    "min_luma": "signals.luma.min",
+    "min_contrast": "signals.contrast.min",
+    "max_static_ratio": "signals.static_ratio.max",
+    "max_black_ratio": "signals.black_ratio.max",
+    "max_flicker": "signals.flicker.max",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +132,7 @@ def load(base: D, path: str | None, overrides: Sequence[str]) -> D:
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"--set {override}", expected="section.key=value")
-        *tables, last = key.strip().split(".")
-        nested: dict[str, Any] = {last: _parse_value(text.strip())}
-        for name in reversed(tables):
-            nested = {name: nested}
-        _merge(values, nested)
+        _merge(values, _nested(key.strip(), _parse_value(text.strip())))
     return build(type(base), values)
 
 
@@ -146,11 +147,13 @@ def _merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
 def build(kind: type[D], values: dict[str, Any], where: str = "") -> D:
     """A dataclass from nested plain values; unknown keys and wrong types are errors that name the key."""
     hints = get_type_hints(kind)
+    if kind is JudgeConfig:
+        values = _spelled_out(values)
     made: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{where}{key}"
         if key not in hints:
-            near = difflib.get_close_matches(key, hints, n=1, cutoff=0.0)[0]
+            near = difflib.get_close_matches(key, [*hints, *_short(kind)], n=1, cutoff=0.0)[0]
             raise ConfigError(
                 f"unknown config key {name!r}",
                 expected=f"{where}{near}, perhaps",
@@ -170,9 +173,10 @@ def to_toml(config: Any) -> str:
     lines: list[str] = []
 
     def table(value: Any, prefix: str) -> None:
-        scalars = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        nested = {k: v for k, v in scalars.items() if dataclasses.is_dataclass(v)}
-        if prefix:
+        is_dict = isinstance(value, dict)
+        scalars = value if is_dict else {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        nested = {k: v for k, v in scalars.items() if dataclasses.is_dataclass(v) or isinstance(v, dict)}
+        if prefix and not (is_dict and len(nested) == len(scalars)):
             lines.append(f"[{prefix}]")
         lines.extend(f"{k} = {_toml_value(v)}" for k, v in scalars.items() if k not in nested)
         for key, inner in nested.items():
@@ -180,6 +184,31 @@ def to_toml(config: Any) -> str:
 
     table(config, "")
     return "\n".join(lines) + "\n"
+
+
+def _short(kind: type[Any]) -> Sequence[str]:
+    return list(SHORT_RULES) if kind is JudgeConfig else []
+
+
+def _spelled_out(values: dict[str, Any]) -> dict[str, Any]:
+    """The judge section with short names of rules put where they stand for."""
+    rules: dict[str, Any] = {}
+    for name in (n for n in SHORT_RULES if n in values):
+        _merge(rules, _nested(SHORT_RULES[name], _checked(values[name], float, f"judge.{name}")))
+    kept = {k: v for k, v in values.items() if k not in SHORT_RULES}
+    if rules:
+        kept["rules"] = dict(kept.get("rules", {}))
+        _merge(kept["rules"], rules)
+    return kept
+
+
+def _nested(path: str, value: Any) -> dict[str, Any]:
+    """"a.b", 1 -> {"a": {"b": 1}}"""
+    *tables, last = path.split(".")
+    nested: dict[str, Any] = {last: value}
+    for name in reversed(tables):
+        nested = {name: nested}
+    return nested
 
 
 def _toml_value(value: Any) -> str:
@@ -200,6 +229,8 @@ def _checked(value: Any, kind: Any, name: str) -> Any:
         return float(value)
     if get_origin(kind) is tuple and isinstance(value, list):
         return tuple(_checked(v, get_args(kind)[0], name) for v in value)
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return value
+    if not isinstance(value, get_origin(kind) or kind) or (kind is int and isinstance(value, bool)):
         raise ConfigError(f"config key {name!r} is {value!r}", expected=f"a value of type {kind.__name__}")
     return value

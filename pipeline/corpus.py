@@ -146,6 +146,13 @@ class Corpus:
         """Filmstrips sorted by clip_id: all, or only those of these clips."""
         return self._of_sources("strips", tables.STRIPS, clip_ids)
 
+    def prints(self) -> Iterator[pa.Table]:
+        """clip_id and print of every current clip, a table a part; files of equal content come again."""
+        for key, sources in self._analyzed():
+            rows = self.storage.read_columns(f"strips/{key}.parquet", ["clip_id", "print"])
+            current = pc.is_in(_source_ids(rows["clip_id"]), value_set=sources["source_id"])
+            yield rows.filter(pc.and_(current, pc.is_valid(rows["print"])))
+
     def captions(self, name: str) -> pa.Table:
         """A row a captioned clip, by the captioner whose folder is `name`, sorted by clip_id."""
         keys = self.part_keys(f"captions/{name}", f"captions/{name}")

@@ -1,85 +1,126 @@
-"""Near-duplicate clips by their perceptual hashes: which clips show the same footage, and which one
-stays.
+"""Copies: which clips show the same footage, in which groups, and which of a group stays.
 
-In: a clip's 64-bit hashes, one a filmstrip frame, and its chroma grid. Out: groups of clips. Never:
-pixels, or a comparison of all pairs: only clips that share a 21-bit part of some hash are compared, so
-the work grows with the number of look-alikes, not with its square.
+In: prints of clips (pipeline/fingerprint.py). Out: pairs of copies and the groups they join. Never: pixels,
+a file to decode, or a comparison of all pairs: pipeline/moments.py names the pairs worth a look,
+pipeline/alignment.py looks. Found are re-encodes, other sizes and frame rates, brightness, crops of 6 % a
+side, bars, logos, subtitles, mirrored pictures, trims, and a clip that lies inside a longer one.
 
-A re-encode, a resize, a logo, letterbox bars, other brightness, another frame rate or a trim keep most
-hashes within 6 bits. A crop of 4 % a side moves them by 6 to 12 bits, which is also as far as two moments
-under one fixed camera are apart: such crops are not found, so that different moments are never taken for
-copies. Mirrored copies are not duplicates.
+`distance` of two moving clips is 1 minus the mean of their picture and motion correlations, of two that
+stand still 1 minus their picture correlation. Measured on real footage under thirteen kinds of change: copies
+0.00 to 0.18, under a bright logo or caption over an eighth of a dark picture up to 0.6; different moments
+of the same scene 0.35 and more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pyarrow as pa
 
-BANDS = (
-    (0, 22),
-    (22, 21),
-    (43, 21),
-)  # (shift, bits): two hashes within 2 bits agree on at least one of three
-COLOUR_STEP = 8  # chroma levels (0-255) that copies may differ by; re-encodes and crops measured at most 6
-CROWD = 16  # in a band with many equal parts a hash is compared with this many neighbours, not with all
+from pipeline.alignment import Alignment, align
+from pipeline.moments import candidate_pairs, moments
+from pipeline.prints import Prints
+
+VERSION = 1  # raised when the same prints give other pairs
+MAX_DISTANCE, MAX_STILL_DISTANCE = 0.2, 0.03
+MIN_PICTURE = 0.6  # however well the motion agrees
+MAX_COLOUR, MAX_STILL_COLOUR = 14.0, 8.0  # chroma levels, 0-255
+MAX_ENERGY = 2.0  # one clip may not be more than this many times as lively
+AS_LONG = 0.7  # who stays is at least this share of the longest in its group: the whole before the part
+BATCH = 20_000  # candidate pairs whose prints are loaded at a time
+
+PAIRS = pa.schema(
+    [
+        ("a", pa.int64()),
+        ("b", pa.int64()),
+        ("kind", pa.string()),
+        ("mirrored", pa.bool_()),
+        ("distance", pa.float32()),
+    ]
+)
 
 
-def duplicate_groups(
-    hashes: Sequence[np.ndarray], colours: Sequence[Sequence[int]], max_distance: float
-) -> list[list[int]]:
-    """Groups (ascending indices, at least two) of clips joined by near-duplicate pairs."""
-    parent = list(range(len(hashes)))
+def perceptual_pairs(prints: Prints, *, mirrored: bool = True, across: int | None = None) -> pa.Table:
+    """Pairs of copies (schema PAIRS, a < b), enough of them to join every group that there is.
 
-    def root(i: int) -> int:
+    With `across` only pairs of a clip before that number with one from it on are looked at: what is in
+    both of two sets."""
+    candidates = candidate_pairs(moments(prints.chunks()))
+    if not mirrored:
+        candidates = candidates[candidates[:, 2] == 0]
+    if across is not None:
+        candidates = candidates[(candidates[:, 0] < across) & (candidates[:, 1] >= across)]
+    joined = Groups(len(prints))
+    rows: list[tuple[int, int, str, bool, float]] = []
+    for start in range(0, len(candidates), BATCH):
+        some = candidates[start : start + BATCH]
+        loaded = prints.load(np.unique(some[:, :2]).tolist())
+        for a, b, flipped in some.tolist():
+            if across is None and joined.root(a) == joined.root(b):
+                continue
+            found = same_footage(loaded[a], loaded[b], bool(flipped))
+            if found is not None:
+                joined.join(a, b)
+                rows.append((a, b, "perceptual" if found > 0 else "exact", bool(flipped), found))
+    columns = list(zip(*rows, strict=True)) or [()] * len(PAIRS)
+    return pa.table([pa.array(c, f.type) for c, f in zip(columns, PAIRS, strict=True)], schema=PAIRS)
+
+
+def same_footage(a: np.ndarray, b: np.ndarray, mirrored: bool = False) -> float | None:
+    """The distance of two prints of the same footage; None when they are of different footage."""
+    if not mirrored and a.shape == b.shape and np.array_equal(a, b):
+        return 0.0
+    found = align(a, b, mirrored)
+    away = max(distance(found), 1e-4)  # 0 is for what is equal
+    return away if _agree(found, away) else None
+
+
+def distance(found: Alignment) -> float:
+    """0 = the same, 1 = nothing in common."""
+    return 1 - found.picture if found.motion is None else 1 - (found.picture + found.motion) / 2
+
+
+def _agree(found: Alignment, away: float) -> bool:
+    if found.motion is None:
+        return away <= MAX_STILL_DISTANCE and found.colour <= MAX_STILL_COLOUR
+    alike = found.colour <= MAX_COLOUR and found.energy <= MAX_ENERGY and found.picture >= MIN_PICTURE
+    return alike and away <= MAX_DISTANCE
+
+
+class Groups:
+    """Numbers 0 to count - 1 joined pair by pair (union-find with path halving)."""
+
+    def __init__(self, count: int) -> None:
+        self._parent = list(range(count))
+
+    def root(self, i: int) -> int:
+        parent = self._parent
         while parent[i] != i:
             parent[i] = parent[parent[i]]
             i = parent[i]
         return i
 
-    for a, b in candidate_pairs(hashes):
-        ra, rb = root(a), root(b)
-        if ra == rb or not same_colours(colours[a], colours[b]):
-            continue
-        if clip_distance(hashes[a], hashes[b]) <= max_distance:
-            parent[max(ra, rb)] = min(ra, rb)
+    def join(self, a: int, b: int) -> None:
+        a, b = sorted((self.root(a), self.root(b)))
+        self._parent[b] = a
+
+
+def grouped(pairs: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """The connected groups of pairs of numbers, ascending."""
+    pairs = list(pairs)
+    numbers = sorted({n for pair in pairs for n in pair})
+    at = {n: i for i, n in enumerate(numbers)}
+    groups = Groups(len(numbers))
+    for a, b in pairs:
+        groups.join(at[a], at[b])
     members: dict[int, list[int]] = {}
-    for i in range(len(hashes)):
-        members.setdefault(root(i), []).append(i)
-    return [group for group in members.values() if len(group) > 1]
+    for i, n in enumerate(numbers):
+        members.setdefault(groups.root(i), []).append(n)
+    return list(members.values())
 
 
-def candidate_pairs(hashes: Sequence[np.ndarray]) -> list[tuple[int, int]]:
-    """Pairs (a < b) of clips that have hashes with an equal band, sorted."""
-    if not len(hashes):
-        return []
-    flat = np.concatenate([np.asarray(h, np.uint64) for h in hashes])
-    owner = np.repeat(np.arange(len(hashes)), [len(h) for h in hashes])
-    found = [np.empty((0, 2), np.int64)]
-    for shift, bits in BANDS:
-        band = (flat >> np.uint64(shift)) & np.uint64((1 << bits) - 1)
-        order = np.lexsort((owner, flat, band))
-        band, who = band[order], owner[order]
-        for step in range(1, CROWD + 1):
-            same = band[step:] == band[:-step]
-            if not same.any():
-                break
-            pairs = np.stack([who[:-step][same], who[step:][same]], axis=1)
-            pairs = np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)
-            found.append(np.unique(pairs, axis=0))
-    pairs = np.unique(np.concatenate(found), axis=0)
-    return [(int(a), int(b)) for a, b in pairs]
-
-
-def clip_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Mean bits from each frame of one clip to the most alike frame of the other, in the worse direction:
-    a still
-    clip is near one moment of a moving one, but most of the moving one is far from it. 0 to 64."""
-    bits = np.bitwise_count(np.asarray(a, np.uint64)[:, None] ^ np.asarray(b, np.uint64)[None, :])  # [A, B]
-    return float(max(bits.min(axis=1).mean(), bits.min(axis=0).mean()))
-
-
-def same_colours(a: Sequence[int], b: Sequence[int]) -> bool:
-    """True when the coarse chroma grids agree, but for two cells: a logo may cover those. Hashes see only
-    luma."""
-    apart = np.sort(np.abs(np.asarray(a, np.int16) - np.asarray(b, np.int16)))
-    return len(apart) < 3 or int(apart[-3]) <= COLOUR_STEP
+def best_of(members: Sequence[int], seconds: np.ndarray, area_px: np.ndarray, sharpness: np.ndarray) -> int:
+    """Who stays: of those about as long as the longest the largest picture, then the longest, then the
+    sharpest, then the first."""
+    longest = max(seconds[i] for i in members)
+    whole = [i for i in members if seconds[i] >= AS_LONG * longest]
+    return min(whole, key=lambda i: (-area_px[i], -seconds[i], -sharpness[i], i))

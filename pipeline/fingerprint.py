@@ -1,13 +1,16 @@
-"""Perceptual hashes: a picture in, 64 bits out that survive scaling, re-encoding and small brightness
-changes.
+"""Fingerprints: what is kept of a clip so that copies of it can be found without decoding it again.
 
-In: uint8 RGB or luma arrays. Out: Python integers of 64 bits. The hash sees luma only; `colour_grid` is
-its companion. Never: files.
+In: uint8 arrays. Out: a *print*, the clip as a tiny film (four samples a second of 12 x 12 luma and
+2 x 4 x 4 chroma cells of its active picture, 0.7 KB a second), and 64-bit perceptual hashes of single
+pictures (pHash, Zauner 2010) that survive scaling, re-encoding and small brightness changes. Never: files.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+
+PRINT_HZ = 4  # samples a second: half a second apart already differs under motion, a tenth is redundant
+PRINT_MAX = 1200  # samples, five minutes; what comes later in one shot is not compared
+PRINT_LUMA, PRINT_CHROMA = 12, 4  # cells along a side
+PRINT_SIZE = PRINT_LUMA**2 + 2 * PRINT_CHROMA**2  # 176 bytes a sample
 
 SIDE = 32  # the picture is averaged down to SIDE x SIDE before the transform
 _K = np.arange(SIDE)
@@ -21,21 +24,59 @@ LOWEST = sorted(
 _ROWS, _COLUMNS = np.array(LOWEST).T
 
 
+def clip_print(
+    frames: np.ndarray, times_s: np.ndarray, end_s: float, active: tuple[float, float, float, float]
+) -> np.ndarray:
+    """The print of a clip, uint8 [S, PRINT_SIZE].
+
+    `frames` uint8 [N, 384] are coarse grids of the whole picture (`shots.descriptor`), `times_s` [N] when
+    each comes on screen, `active` the [left, top, right, bottom] of the active picture as shares of the
+    whole. A sample is what was on screen during its quarter of a second, so that the frame rate leaves no
+    trace.
+    """
+    starts_s = np.asarray(times_s, np.float64) - times_s[0]
+    ends_s = np.append(starts_s[1:], max(float(end_s) - float(times_s[0]), starts_s[-1] + 1e-3))
+    samples = min(PRINT_MAX, max(1, round(float(ends_s[-1]) * PRINT_HZ)))
+    edges = np.searchsorted(ends_s, np.arange(samples + 1) / PRINT_HZ, side="right")
+    shown = np.empty((samples, frames.shape[1]), np.float32)
+    for k in range(samples):
+        first, last = int(edges[k]), int(min(edges[k + 1] + 1, len(starts_s)))
+        first = min(first, last - 1)
+        on_screen_s = np.minimum(ends_s[first:last], (k + 1) / PRINT_HZ) - np.maximum(
+            starts_s[first:last], k / PRINT_HZ
+        )
+        weights = np.maximum(on_screen_s, 1e-9)
+        shown[k] = weights @ frames[first:last] / weights.sum()
+    left, top, right, bottom = active
+    planes = [
+        resample(plane, side, (top, bottom), (left, right)).reshape(samples, -1)
+        for plane, side in zip(_planes(shown), (PRINT_LUMA, PRINT_CHROMA, PRINT_CHROMA), strict=True)
+    ]
+    return np.rint(np.concatenate(planes, axis=1)).astype(np.uint8)  # [S, PRINT_SIZE]
+
+
+def resample(
+    planes: np.ndarray, side: int, rows: tuple[float, float], columns: tuple[float, float]
+) -> np.ndarray:
+    """Area averages [..., side, side] over the part of [..., H, W] between these shares of its height and
+    width."""
+    high, wide = planes.shape[-2:]
+    return overlap_weights(side, high, rows) @ planes @ overlap_weights(side, wide, columns).T
+
+
+def overlap_weights(cells: int, size: int, part: tuple[float, float]) -> np.ndarray:
+    """float32 [cells, size]: how much of each of `size` cells lies in each of `cells` cells over `part` (two
+    shares of the whole). Rows add up to one."""
+    edges = (part[0] + (part[1] - part[0]) * np.arange(cells + 1) / cells) * size
+    k = np.arange(size)
+    shared = np.minimum(edges[1:, None], k + 1) - np.maximum(edges[:-1, None], k)
+    shared = np.maximum(shared, 0)
+    return (shared / shared.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
 def perceptual_hash(pixels: np.ndarray) -> int:
     """64 bits of uint8 [H, W] or [H, W, 3]: which low frequencies lie above their median."""
     return _bits(_coefficients(pixels))
-
-
-def colour_grid(frames: Sequence[np.ndarray]) -> list[int]:
-    """Mean blue-, then red-difference chroma (0 to 255, 128 = grey) of 4 x 4 cells over uint8 RGB [H, W,
-    3] frames."""
-    cells = np.mean(
-        [[block_mean(f[..., c].astype(np.float32), 4, 4) for c in range(3)] for f in frames], axis=0
-    )
-    r, g, b = cells
-    blue = 128 - 0.169 * r - 0.331 * g + 0.5 * b
-    red = 128 + 0.5 * r - 0.419 * g - 0.081 * b
-    return [int(v) for v in np.clip(np.rint(np.concatenate([blue.ravel(), red.ravel()])), 0, 255)]
 
 
 def hamming(a: int, b: int) -> int:
@@ -62,6 +103,14 @@ def block_mean(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
     sums = np.add.reduceat(np.add.reduceat(plane, top, axis=0, dtype=np.float32), left, axis=1)
     counts = np.outer(np.diff(np.append(top, high)), np.diff(np.append(left, wide)))
     return sums / counts.astype(np.float32)  # [rows, columns]
+
+
+def _planes(grids: np.ndarray) -> list[np.ndarray]:
+    """Luma [N, 16, 16] and two chroma planes [N, 8, 8] of grids [N, 384]."""
+    luma_size, chroma_size = 256, 64
+    ends = (luma_size, luma_size + chroma_size)
+    parts = np.split(grids, ends, axis=1)
+    return [p.reshape(len(grids), round(p.shape[1] ** 0.5), -1) for p in parts]
 
 
 def _coefficients(pixels: np.ndarray) -> np.ndarray:

@@ -1,131 +1,191 @@
 """Verdicts from a table: which clips are kept, which are rejected, and every reason why.
 
-In: the clips table and the rules. Out: the judged table. Never: a file is decoded, or a rule applied to
-what was not measured (null). *failed* (nothing is known) and *rejected* (known, and not wanted) stay
-apart.
+In: the clips table, the rules (pipeline/rules.py) and the pairs of copies (pipeline/dedup.py). Out: the
+judged table and the table of duplicate groups. Never: a file is decoded, or a rule applied to what was not
+measured (null). *failed* (nothing is known) and *rejected* (known, and not wanted) stay apart.
 
-Reasons: short, long, small, aspect, static, still, blurred, dark, flat, black, flicker, duplicate.
+Pairs depend on the prints alone and are kept in pairs.parquet, so that new rules cost seconds. Groups join
+every clip, a rejected one too: it never stays, but what it resembles is one group.
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import tables
-from pipeline.config import Config, JudgeConfig, fingerprint
+from pipeline import dedup, rules, tables
+from pipeline.config import Config, JudgeConfig, fingerprint, load_config
 from pipeline.corpus import JUDGED_PATH, Corpus
-from pipeline.dedup import duplicate_groups
+from pipeline.prints import CorpusPrints
 from pipeline.runner import RunSummary
 
-VERSION = 1  # raised when the same rules give other verdicts
+VERSION = 2  # raised when the same rules give other verdicts
+PAIRS_PATH, DUPLICATES_PATH = "pairs.parquet", "duplicates.parquet"
+CLOSENESS = ("exact", "perceptual", "semantic")
+COLUMNS = ["clip_id", "source_id", "kind", "start_s", "end_s", "crop", "fps", "boundary_confidence"]
+COLUMNS += ["signals", "status", "reason"]
 
 
-def judge(clips: pa.Table, config: JudgeConfig) -> pa.Table:
-    """One row a clip (schema JUDGED), in the order of `clips`."""
-    ids = clips["clip_id"].to_pylist()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdicts:
+    """What judging gives: schemas JUDGED, in the order of the clips, and DUPLICATES."""
+
+    judged: pa.Table
+    duplicates: pa.Table
+
+
+def judge(clips: pa.Table, config: JudgeConfig, pairs: pa.Table | None = None) -> Verdicts:
+    """Judges clips sorted by id; `pairs` (dedup.PAIRS) are of their row numbers."""
     failed = pc.equal(clips["status"], "failed").to_numpy(zero_copy_only=False)
-    reasons: list[list[str]] = [[] for _ in ids]
-    for reason, broken in _rules(clips, config).items():
-        for i in np.flatnonzero(broken & ~failed).tolist():
-            reasons[i].append(reason)
-    copy_of: dict[int, int] = {}
-    if config.dedup:
-        good = [i for i in range(len(ids)) if not reasons[i] and not failed[i]]
-        copy_of = duplicates(clips, good, config.phash_distance)
-    for i in copy_of:
-        reasons[i].append("duplicate")
-    rows: list[dict[str, Any]] = []
-    for i, (source_id, kind, seconds) in enumerate(
-        zip(clips["source_id"].to_pylist(), clips["kind"].to_pylist(), _seconds(clips), strict=True)
-    ):
-        verdict = "failed" if failed[i] else "rejected" if reasons[i] else "kept"
-        rows.append(
-            {
-                "clip_id": ids[i],
-                "source_id": source_id,
-                "kind": kind,
-                "duration_s": float(seconds),
-                "status": verdict,
-                "reasons": reasons[i] or ([clips["reason"][i].as_py() or "unknown"] if failed[i] else []),
-                "duplicate_of": ids[copy_of[i]] if i in copy_of else None,
-            }
-        )
-    return tables.from_rows(rows, tables.JUDGED)
-
-
-def duplicates(clips: pa.Table, rows: list[int], max_distance: float) -> dict[int, int]:
-    """Row → row it is a duplicate of, among these rows. Of each group the best stays: the largest
-    picture, then the
-    longest, then the sharpest, then the first id. Stills and videos are compared apart."""
-    area, seconds = _area(clips), _seconds(clips)
-    sharp = np.nan_to_num(_signal(clips, "sharpness"))
-    ids, kinds, hashes, colours = (clips[c].to_pylist() for c in ("clip_id", "kind", "phash", "colour"))
-    found: dict[int, int] = {}
-    for kind in ("video", "image"):
-        some = [i for i in rows if kinds[i] == kind and hashes[i]]
-        some_hashes = [np.array(hashes[i], np.uint64) for i in some]
-        for group in duplicate_groups(some_hashes, [colours[i] or () for i in some], max_distance):
-            members = [some[m] for m in group]
-            best = min(members, key=lambda i: (-area[i], -seconds[i], -sharp[i], ids[i]))
-            found |= {i: best for i in members if i != best}
-    return found
+    masks = rules.broken(clips, rules.rules_of(rules.resolved(config)))
+    sound = ~failed
+    for mask in masks.values():
+        sound &= ~mask
+    copy_of = np.full(len(failed), -1)
+    duplicates = tables.DUPLICATES.empty_table()
+    if config.dedup and pairs is not None and pairs.num_rows:
+        duplicates, copy_of = _resolve(clips, pairs, sound)
+    masks["duplicate"] = copy_of >= 0
+    status = np.where(failed, "failed", np.where(sound & (copy_of < 0), "kept", "rejected"))
+    ids = clips["clip_id"].combine_chunks()
+    judged = pa.table(
+        [
+            ids,
+            clips["source_id"],
+            clips["kind"],
+            pc.subtract(clips["end_s"], clips["start_s"]),
+            pa.array(status, pa.string()),
+            _reasons(masks, failed, clips["reason"]),
+            ids.take(pa.array(copy_of, mask=copy_of < 0)),
+        ],
+        names=tables.JUDGED.names,
+    )
+    return Verdicts(judged=judged.cast(tables.JUDGED), duplicates=duplicates)
 
 
 def judge_corpus(corpus: Corpus, config: Config) -> RunSummary:
-    """Judges all current clips and writes judged.parquet, unless clips and rules are as they were."""
+    """Judges all current clips and writes judged.parquet and duplicates.parquet, unless clips and rules are
+    as they were."""
     started = time.monotonic()
-    current = fingerprint(config.judge, VERSION, corpus.analyzed_fingerprint())
+    plain = replace(config.judge, preset="", rules={})
+    current = fingerprint(plain, rules.resolved(config.judge), VERSION, corpus.analyzed_fingerprint())
     if corpus.fingerprints().get("judge") == current and corpus.storage.exists(JUDGED_PATH):
         corpus.record(config, "judge", current)
         return RunSummary(stage="judge", tasks=0, lost=(), counts={}, seconds=time.monotonic() - started)
-    verdicts = judge(corpus.clips(), config.judge)
-    corpus.storage.write_bytes(JUDGED_PATH, tables.to_parquet(verdicts))
+    clips = corpus.clips()
+    verdicts = judge(clips, config.judge, _pairs(corpus, config, clips) if config.judge.dedup else None)
+    corpus.storage.write_bytes(DUPLICATES_PATH, tables.to_parquet(verdicts.duplicates))
+    corpus.storage.write_bytes(JUDGED_PATH, tables.to_parquet(verdicts.judged))
     corpus.record(config, "judge", current)
-    counts = {v["values"]: v["counts"] for v in pc.value_counts(verdicts["status"]).to_pylist()}
     spent_s = time.monotonic() - started
-    return RunSummary(stage="judge", tasks=1, lost=(), counts=dict(sorted(counts.items())), seconds=spent_s)
+    counts = _counted(verdicts.judged["status"])
+    return RunSummary(stage="judge", tasks=1, lost=(), counts=counts, seconds=spent_s)
 
 
-def _rules(clips: pa.Table, config: JudgeConfig) -> dict[str, np.ndarray]:
-    """Reason → bool [N]: which clips break the rule. A comparison with null (NaN) is false."""
-    seconds, crop = _seconds(clips), _crop(clips)
-    width, height = crop[:, 2], crop[:, 3]
-    video = pc.equal(clips["kind"], "video").to_numpy(zero_copy_only=False)
-    short_side, long_side = np.minimum(width, height), np.maximum(width, height)
+def what_if(corpus: Corpus, config: Config, changes: Sequence[str]) -> dict[str, Any]:
+    """The funnel of the corpus as it would be judged now, and with these changes of rules
+    (`signals.motion.min=0.2`). Writes nothing."""
+    clips = corpus.clips()
+    pairs = _pairs(corpus, config, clips, write=False) if config.judge.dedup else None
+    changed = load_config(None, [f"judge.rules.{change}" for change in changes], config)
+    now, then = (judge(clips, c.judge, pairs).judged for c in (config, changed))
+    return {"clips": clips.num_rows, "changes": list(changes), "now": _funnel(now), "then": _funnel(then)}
+
+
+def what_if_lines(found: dict[str, Any]) -> list[str]:
+    """Both funnels side by side, for people."""
+    now, then = found["now"], found["then"]
+    lines = [f"{'':<24}{'now':>10}{'then':>10}"]
+    for part in ("status", "reasons"):
+        for name in dict.fromkeys([*now[part], *then[part]]):
+            indent = "  " * (part == "reasons")
+            lines.append(f"{indent + name:<24}{now[part].get(name, 0):>10}{then[part].get(name, 0):>10}")
+    lines.append(f"{'kept seconds':<24}{now['kept_s']:>10.1f}{then['kept_s']:>10.1f}")
+    return lines
+
+
+def _funnel(judged: pa.Table) -> dict[str, Any]:
+    kept = judged.filter(pc.equal(judged["status"], "kept"))
     return {
-        "short": video & (seconds < config.min_s),
-        "long": video & (seconds > config.max_s),
-        "small": short_side < config.min_side_px,
-        "aspect": long_side > config.max_aspect * np.maximum(short_side, 1),
-        "static": video & (_signal(clips, "static_ratio") > config.max_static_ratio),
-        "still": video & (_signal(clips, "motion") < config.min_motion),
-        "blurred": _signal(clips, "sharpness") < config.min_sharpness,
-        "dark": _signal(clips, "luma") < config.min_luma,
-        "flat": _signal(clips, "contrast") < config.min_contrast,
-        "black": _signal(clips, "black_ratio") > config.max_black_ratio,
-        "flicker": _signal(clips, "flicker") > config.max_flicker,
+        "status": _counted(judged["status"]),
+        "reasons": _counted(pc.list_flatten(judged["reasons"])),
+        "kept_s": round(pc.sum(kept["duration_s"]).as_py() or 0.0, 3),
     }
 
 
-def _seconds(clips: pa.Table) -> np.ndarray:
-    return pc.subtract(clips["end_s"], clips["start_s"]).to_numpy(zero_copy_only=False)
+def _counted(values: pa.ChunkedArray) -> dict[str, int]:
+    return dict(sorted((v["values"], v["counts"]) for v in pc.value_counts(values).to_pylist()))
 
 
-def _crop(clips: pa.Table) -> np.ndarray:
-    """float [N, 4]; NaN where there is none."""
-    none = [float("nan")] * 4
-    rows = [c if c and len(c) == 4 else none for c in clips["crop"].to_pylist()]
-    return np.array(rows, np.float64).reshape(-1, 4)
+def _pairs(corpus: Corpus, config: Config, clips: pa.Table, *, write: bool = True) -> pa.Table:
+    """Pairs of copies among the clips, found once for the same prints and settings."""
+    current = fingerprint(config.judge.mirrored, dedup.VERSION, corpus.analyzed_fingerprint())
+    if corpus.fingerprints().get("pairs") == current and corpus.storage.exists(PAIRS_PATH):
+        return tables.from_parquet(corpus.storage.read_bytes(PAIRS_PATH), dedup.PAIRS)
+    pairs = find_pairs(corpus, clips, config.judge)
+    if write:
+        corpus.storage.write_bytes(PAIRS_PATH, tables.to_parquet(pairs))
+        corpus.record(config, "pairs", current)
+    return pairs
 
 
-def _area(clips: pa.Table) -> np.ndarray:
-    crop = _crop(clips)
-    return np.nan_to_num(crop[:, 2] * crop[:, 3])
+def find_pairs(corpus: Corpus, clips: pa.Table, config: JudgeConfig) -> pa.Table:
+    """dedup.PAIRS of row numbers of `clips`; videos and stills are compared apart."""
+    found = [dedup.PAIRS.empty_table()]
+    for kind in rules.KINDS:
+        rows = np.flatnonzero(pc.equal(clips["kind"], kind).to_numpy(zero_copy_only=False))
+        ids = clips["clip_id"].combine_chunks().take(pa.array(rows))
+        pairs = dedup.perceptual_pairs(CorpusPrints(corpus, ids), mirrored=config.mirrored)
+        for n, name in enumerate(("a", "b")):
+            pairs = pairs.set_column(n, name, pa.array(rows[pairs[name].to_numpy()], pa.int64()))
+        found.append(pairs)
+    return pa.concat_tables(found)
 
 
-def _signal(clips: pa.Table, name: str) -> np.ndarray:
-    """float64 [N]; NaN where it was not measured."""
-    return pc.struct_field(clips["signals"], name).cast(pa.float64()).to_numpy(zero_copy_only=False)
+def _resolve(clips: pa.Table, pairs: pa.Table, sound: np.ndarray) -> tuple[pa.Table, np.ndarray]:
+    """The groups (schema DUPLICATES), and for each clip the row that it is a copy of, or -1. Only sound clips
+    stay or go: a rejected one has reasons of its own."""
+    order = ("duration_s", "area_px", "signals.sharpness")
+    seconds, area, sharp = (np.nan_to_num(rules.column(clips, name)) for name in order)
+    copy_of = np.full(len(sound), -1)
+    nearest: dict[int, tuple[int, float, bool]] = {}
+    ends = pairs["a"].to_pylist(), pairs["b"].to_pylist()
+    how = (pairs[name].to_pylist() for name in ("kind", "distance", "mirrored"))
+    for a, b, kind, away, mirrored in zip(*ends, *how, strict=True):
+        relation = (CLOSENESS.index(kind), away, mirrored)
+        for i in (a, b):
+            nearest[i] = min(nearest.get(i, relation), relation)
+    group, member, kept = [], [], []
+    for members in dedup.grouped(zip(*ends, strict=True)):
+        alive = [i for i in members if sound[i]]
+        best = dedup.best_of(alive, seconds, area, sharp) if alive else -1
+        copy_of[[i for i in alive if i != best]] = best
+        group += [members[0]] * len(members)
+        member += members
+        kept += [i == best for i in members]
+    ids = clips["clip_id"].combine_chunks()
+    close = [nearest[i] for i in member]
+    columns = [
+        ids.take(pa.array(group, pa.int64())),
+        ids.take(pa.array(member, pa.int64())),
+        pa.array([CLOSENESS[kind] for kind, _, _ in close], pa.string()),
+        pa.array([mirrored for _, _, mirrored in close], pa.bool_()),
+        pa.array([away for _, away, _ in close], pa.float32()),
+        pa.array(kept, pa.bool_()),
+    ]
+    return pa.table(columns, schema=tables.DUPLICATES), copy_of
+
+
+def _reasons(masks: dict[str, np.ndarray], failed: np.ndarray, why_failed: pa.ChunkedArray) -> pa.Array:
+    """list<string> [N]: the names of the masks that hold, in their order; of a failed clip its own reason."""
+    names = pa.array([*masks, "unknown"], pa.string())
+    holds = np.stack([mask & ~failed for mask in masks.values()] + [failed], axis=1)  # [N, R + 1]
+    clip, which = np.nonzero(holds)
+    texts = names.take(pa.array(which))
+    own = why_failed.combine_chunks().take(pa.array(clip, mask=~failed[clip]))
+    offsets = np.concatenate([[0], np.cumsum(holds.sum(axis=1))])
+    return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), pc.coalesce(own, texts))

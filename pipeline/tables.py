@@ -15,8 +15,25 @@ from pipeline.errors import FormatError
 
 S, F32, F64, I32, I64 = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.int64()
 
-INPUTS = pa.schema(  # what a run was asked to take in: a row a file
-    [("source_key", S), ("uri", S), ("size_bytes", I64), ("mtime_ns", I64)]
+PROVENANCE = [  # what a manifest or a tar says of a source (pipeline/manifests.py); null = nothing
+    ("original", S),  # its own caption
+    ("licence", S),
+    ("tags", pa.list_(S)),
+    ("attributes", S),  # every other column, one JSON object
+]
+
+INPUTS = pa.schema(  # what a run was asked to take in: a row a source
+    [
+        ("source_key", S),  # hash of (uri, size, mtime); provenance is no part of it
+        ("uri", S),  # path | s3://… | path.tar#member
+        ("size_bytes", I64),  # 0 when there is no such file
+        ("mtime_ns", I64),
+        *PROVENANCE,
+    ]
+)
+
+TAKEDOWNS = pa.schema(  # takedowns.parquet: sources that must not come back; never shrinks
+    [("source_id", S), ("uris", pa.list_(S)), ("reason", S)]
 )
 
 SOURCES = pa.schema(  # a row an input file, failures included
@@ -50,14 +67,27 @@ SIGNALS = pa.struct(  # units and ranges: pipeline/signals.py; null = not measur
         for name in (
             "motion",
             "camera_motion",
+            "pan",
+            "tilt",
+            "zoom",
+            "roll",
+            "shake",
             "sharpness",
+            "blockiness",
+            "noise",
+            "quality",
+            "interlacing",
             "luma",
             "contrast",
             "saturation",
+            "underexposed",
+            "overexposed",
             "static_ratio",
-            "text_area",
+            "duplicate_ratio",
             "black_ratio",
             "flicker",
+            "text_area",
+            "logo_area",
         )
     ]
 )
@@ -79,14 +109,21 @@ CLIPS = pa.schema(  # a row a shot, also one too short or too bad to keep
         ("boundary_out", S),
         ("boundary_confidence", F32),
         ("signals", SIGNALS),
+        ("camera", S),  # static | shake | pan_left | pan_right | tilt_up | … : pipeline/camera.py
         ("phash", pa.list_(pa.uint64())),  # a filmstrip frame each
-        ("colour", pa.list_(pa.uint8())),  # 4 × 4 means of blue-, then of red-difference chroma
         ("status", S),  # ok | failed
         ("reason", S),
     ]
 )
 
-STRIPS = pa.schema([("clip_id", S), ("times_s", pa.list_(F32)), ("frames", pa.list_(pa.binary()))])  # JPEG
+STRIPS = pa.schema(  # what is kept of a clip's pictures, a row a clip
+    [
+        ("clip_id", S),
+        ("times_s", pa.list_(F32)),
+        ("frames", pa.list_(pa.binary())),  # JPEG
+        ("print", pa.binary()),  # uint8 [S, 176], a tiny film for finding copies: pipeline/fingerprint.py
+    ]
+)
 
 JUDGED = pa.schema(
     [
@@ -97,6 +134,17 @@ JUDGED = pa.schema(
         ("status", S),  # kept | rejected | failed
         ("reasons", pa.list_(S)),  # every reason, not the first
         ("duplicate_of", S),
+    ]
+)
+
+DUPLICATES = pa.schema(  # a row a clip that has copies; who is in no group is in no row
+    [
+        ("group_id", S),  # the clip_id of the first member
+        ("clip_id", S),
+        ("kind", S),  # exact | perceptual | semantic: the closest relation to another member
+        ("mirrored", pa.bool_()),  # seen mirrored by that member
+        ("distance", F32),  # to that member: 0 = the same pixels; pipeline/dedup.py, pipeline/embed.py
+        ("kept", pa.bool_()),  # the member that stays
     ]
 )
 

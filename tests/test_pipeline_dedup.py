@@ -1,17 +1,19 @@
 """Copies are joined, different moments are not, and not every pair is looked at."""
 
-import json
-from itertools import pairwise
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from pipeline.config import AnalyzeConfig, JudgeConfig
-from pipeline.dedup import candidate_pairs, clip_distance, duplicate_groups, same_colours
-from pipeline.fingerprint import block_mean, hamming, perceptual_hash
-from pipeline.sandbox import Sandbox
+from pipeline.alignment import align, mirror
+from pipeline.bench_dedup import bench_dedup
+from pipeline.dedup import best_of, grouped, perceptual_pairs, same_footage
+from pipeline.fingerprint import PRINT_SIZE, block_mean, clip_print, hamming, perceptual_hash
+from pipeline.moments import candidate_pairs, moments
+from pipeline.prints import PrintList
 
-COLOURS = [128] * 32
+WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 
 def picture(seed: int) -> np.ndarray:
@@ -20,12 +22,50 @@ def picture(seed: int) -> np.ndarray:
     return np.kron(small, np.ones((10, 10, 1))).astype(np.uint8)
 
 
-def clip(seed: int, count: int = 8) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 2**64, count, dtype=np.uint64)
+def film(seed: int, seconds: float = 4.0, fps: float = 24.0, start_s: float = 0.0) -> np.ndarray:
+    """float [N, 384] grids: a few blobs of light that wander over a random background."""
+    rng = np.random.default_rng(seed)
+    row, column = np.mgrid[0:16, 0:16] / 16
+    back = np.kron(rng.uniform(40, 200, (4, 4)), np.ones((4, 4)))
+    chroma = np.kron(rng.uniform(90, 166, (2, 2, 2)), np.ones((1, 4, 4)))
+    speeds, phases = rng.uniform(0.3, 1.0, (3, 2)), rng.uniform(0, 6.28, (3, 2))
+    frames = []
+    for t in start_s + np.arange(round(seconds * fps)) / fps:
+        y, x = np.sin(speeds * t + phases).T / 2 + 0.5  # [3] each
+        blobs = np.exp(-((row[..., None] - y) ** 2 + (column[..., None] - x) ** 2) / 0.02).sum(axis=2)
+        luma = np.clip(back + 80 * blobs, 0, 255)
+        frames.append(np.concatenate([luma.ravel(), chroma.ravel()]))
+    return np.array(frames)
 
 
-def groups(*clips: np.ndarray) -> list[list[int]]:
-    return duplicate_groups(clips, [COLOURS] * len(clips), JudgeConfig().phash_distance)
+def printed(frames: np.ndarray, fps: float = 24.0) -> np.ndarray:
+    times_s = np.arange(len(frames)) / fps
+    return clip_print(np.rint(frames).astype(np.uint8), times_s, len(frames) / fps, WHOLE)
+
+
+def flip(frames: np.ndarray) -> np.ndarray:
+    planes = np.split(frames, (256, 320), axis=1)
+    sides = (16, 8, 8)
+    return np.concatenate(
+        [p.reshape(-1, s, s)[:, :, ::-1].reshape(len(p), -1) for p, s in zip(planes, sides, strict=True)],
+        axis=1,
+    )
+
+
+def covered(frames: np.ndarray) -> np.ndarray:
+    """A white box in a corner: 2 x 4 of 16 x 16 cells."""
+    luma = frames[:, :256].reshape(-1, 16, 16).copy()
+    luma[:, 1:3, 1:5] = 235
+    return np.concatenate([luma.reshape(len(frames), -1), frames[:, 256:]], axis=1)
+
+
+def brighter(frames: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.clip(frames[:, :256] * 1.1 + 15, 0, 255), frames[:, 256:]], axis=1)
+
+
+def pairs(*prints: np.ndarray) -> list[tuple[int, int]]:
+    table = perceptual_pairs(PrintList(prints))
+    return list(zip(table["a"].to_pylist(), table["b"].to_pylist(), strict=True))
 
 
 def test_a_hash_survives_scaling_and_brightness_and_tells_pictures_apart() -> None:
@@ -41,61 +81,121 @@ def test_block_means_keep_the_mean() -> None:
     assert np.isclose(block_mean(plane, 16, 16).mean(), plane.mean())
 
 
-def test_copies_join_and_strangers_do_not() -> None:
-    a, b = clip(1), clip(2)
-    assert groups(a, b, a ^ np.uint64(0b1001), b[::-1]) == [[0, 2], [1, 3]]
-    assert groups(a, b) == []
+def test_a_print_has_four_samples_a_second_whatever_the_frame_rate() -> None:
+    fast, slow = film(1, fps=60), film(1, fps=12)
+    a, b = printed(fast, 60), printed(slow, 12)
+    assert a.shape == b.shape == (16, PRINT_SIZE)
+    assert np.abs(a.astype(int) - b).mean() < 2
 
 
-def test_a_chain_of_copies_is_one_group() -> None:
-    a = clip(1)
-    chain = [a ^ np.uint64(sum(1 << (7 * k) for k in range(n))) for n in range(0, 9, 2)]
-    assert all(clip_distance(x, y) <= 2 for x, y in pairwise(chain))
-    assert groups(*chain) == [[0, 1, 2, 3, 4]]
+def test_a_print_shows_the_active_picture_only() -> None:
+    frames = film(1)
+    luma = frames[:, :256].reshape(-1, 16, 16)
+    barred = np.concatenate(
+        [np.zeros((len(luma), 4, 16)), luma[:, ::2], np.zeros((len(luma), 4, 16))], axis=1
+    )
+    times_s = np.arange(len(frames)) / 24
+    boxed = np.concatenate([barred.reshape(len(luma), -1), frames[:, 256:]], axis=1).astype(np.uint8)
+    inside = clip_print(boxed, times_s, 4.0, (0.0, 0.25, 1.0, 0.75))
+    assert align(printed(frames), inside).picture > 0.95
 
 
-def test_one_moment_of_a_moving_clip_is_no_copy_of_it() -> None:
-    moving = clip(1)
-    assert groups(moving, np.repeat(moving[:1], 8)) == []
+@pytest.mark.parametrize(
+    "change",
+    [
+        brighter,
+        covered,
+        flip,
+        lambda f: f[12:],  # half a second off the start
+        lambda f: f[9:-21],
+        lambda f: np.clip(f + np.random.default_rng(0).normal(0, 4, f.shape), 0, 255),
+    ],
+    ids=["brighter", "logo", "mirrored", "trimmed", "trimmed both ends", "noisy"],
+)
+@pytest.mark.parametrize("seed", range(8))
+def test_a_changed_copy_is_found(change: Callable[[np.ndarray], np.ndarray], seed: int) -> None:
+    original = film(seed)
+    assert pairs(printed(original), printed(film(100)), printed(change(original))) == [(0, 2)]
 
 
-def test_other_colours_are_no_copy() -> None:
-    a = clip(1)
-    assert duplicate_groups([a, a], [COLOURS, [*[150] * 16, *[100] * 16]], 4.8) == []
-    assert same_colours(COLOURS, [*COLOURS[:30], 200, 20])  # a logo covers two cells
+@pytest.mark.parametrize("seed", range(8))
+def test_a_part_of_a_longer_clip_is_found_and_the_whole_stays(seed: int) -> None:
+    whole, part = printed(film(seed, seconds=14)), printed(film(seed, seconds=3, start_s=5.4))
+    assert pairs(whole, part) == [(0, 1)]
+    assert align(whole, part).offset_s == pytest.approx(5.4, abs=0.15)
+    assert best_of([0, 1], np.array([14.0, 3.0]), np.array([100.0, 400.0]), np.zeros(2)) == 0
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_another_moment_under_the_same_camera_is_no_copy(seed: int) -> None:
+    now, later = printed(film(seed)), printed(film(seed, start_s=60))
+    assert align(now, later).picture > 0.6
+    assert same_footage(now, later) is None
+
+
+def test_mirrored_copies_can_be_left_alone() -> None:
+    a = printed(film(1))
+    assert perceptual_pairs(PrintList([a, mirror(a)]), mirrored=False).num_rows == 0
+    table = perceptual_pairs(PrintList([a, mirror(a)]))
+    assert table["mirrored"].to_pylist() == [True]
+
+
+def test_equal_prints_are_exact_copies() -> None:
+    a = printed(film(1))
+    table = perceptual_pairs(PrintList([a, a.copy(), printed(brighter(film(1)))]))
+    assert table.sort_by("b")["kind"].to_pylist() == ["exact", "perceptual"]
+    assert min(table["distance"].to_pylist()) == 0
+
+
+def test_still_clips_are_compared_by_picture_and_colour() -> None:
+    a = np.repeat(film(1)[:1], 48, axis=0)
+    other_colour = np.concatenate([a[:, :256], a[:, 256:] + 30], axis=1)
+    moved = np.concatenate(
+        [np.roll(a[:, :256].reshape(-1, 16, 16), 2, axis=2).reshape(48, -1), a[:, 256:]], axis=1
+    )
+    assert pairs(printed(a), printed(brighter(a))) == [(0, 1)]
+    assert pairs(printed(a), printed(other_colour)) == []
+    assert pairs(printed(a), printed(moved)) == []
+    assert pairs(printed(film(1)), printed(a)) == []  # a frozen moment of it
+
+
+def test_only_pairs_across_two_sets_can_be_asked_for() -> None:
+    a, b = printed(film(1)), printed(film(2))
+    table = perceptual_pairs(PrintList([a, a, b, a]), across=2)
+    assert table.select(["a", "b"]).to_pylist() == [{"a": 0, "b": 3}, {"a": 1, "b": 3}]
+
+
+def test_groups_are_what_pairs_connect() -> None:
+    assert grouped([(7, 3), (3, 5), (10, 11)]) == [[3, 5, 7], [10, 11]]
+    assert grouped([]) == []
+
+
+def test_the_candidates_do_not_depend_on_chunks_or_order() -> None:
+    prints = [printed(film(seed % 9, seconds=2)) for seed in range(18)]
+    numbers = np.arange(18)
+    whole = candidate_pairs(moments([(numbers, prints)]))
+    cut = [(numbers[9:], prints[9:]), (numbers[:9], prints[:9]), (numbers[:0], [])]
+    assert np.array_equal(candidate_pairs(moments(cut)), whole)
+    assert {(a, a + 9) for a in range(9)} <= {(a, b) for a, b, _ in whole.tolist()}
 
 
 def test_work_grows_with_look_alikes_not_with_the_square() -> None:
-    strangers = [clip(seed) for seed in range(2000)]
-    assert len(candidate_pairs(strangers)) < 2000
-    assert len(candidate_pairs([clip(1, 1)] * 3000)) < 20 * 3000
-    assert len(groups(*[clip(1, 1)] * 3000)[0]) == 3000
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (3000, 6, 6), dtype=np.uint8).repeat(2, axis=1).repeat(2, axis=2)
+    strangers = [np.concatenate([p.ravel(), np.full(32, 128, np.uint8)])[None] for p in coarse]
+    assert len(candidate_pairs(moments([(np.arange(3000), strangers)]))) < 3000
+    crowd = [strangers[0]] * 3000
+    assert len(candidate_pairs(moments([(np.arange(3000), crowd)]))) < 30 * 3000
+    assert len(grouped(pairs(*crowd))[0]) == 3000
 
 
-def test_no_clips_no_groups() -> None:
-    assert groups() == []
+def test_no_clips_no_pairs() -> None:
+    assert pairs() == []
 
 
+@pytest.mark.slow
 def test_real_copies(media_dir: Path) -> None:
-    """All kinds of copies but crops of 4 % a side are found, and no hard negative is joined."""
-    truth = json.loads((media_dir / "truth" / "duplicates.json").read_text())
-    files = sorted((media_dir / "dups").iterdir())
-    with Sandbox() as box:
-        clips = [box.analyze(file, AnalyzeConfig()).clips for file in files]
-    assert all(len(c) == 1 for c in clips)
-    found = duplicate_groups(
-        [np.array(c[0]["phash"], np.uint64) for c in clips],
-        [c[0]["colour"] for c in clips],
-        JudgeConfig().phash_distance,
-    )
-    group_of = {files[i].name: n for n, members in enumerate(found) for i in members}
-    assert not any(name.startswith("neg") for name in group_of)
-    assert len(found) == len(truth["groups"])
-    missed = {
-        Path(member["file"]).name
-        for group in truth["groups"]
-        for member in group["members"]
-        if member["expect"] == "duplicate"
-        and group_of.get(Path(member["file"]).name) != group_of[Path(group["base"]).name]
-    }
-    assert missed == {f"{name}_crop4.mp4" for name in ("bird", "drone", "haircut", "street")}
+    """Every kind of copy is found, and no hard negative is joined."""
+    found = bench_dedup(str(media_dir / "dups"), str(media_dir / "truth" / "duplicates.json"))
+    assert (found["details"]["missed"], found["details"]["wrong"]) == ([], [])
+    assert found["details"]["true_pairs"] > 100

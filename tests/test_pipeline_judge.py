@@ -1,5 +1,6 @@
 """Every reason is kept, failures stay failures, what was not measured is not held against a clip."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,15 @@ import pyarrow as pa
 import pytest
 
 from pipeline import tables
-from pipeline.config import JudgeConfig
-from pipeline.judge import judge
+from pipeline.analyze import analyze_corpus
+from pipeline.config import SHORT_RULES, Config, JudgeConfig, build, load_config, to_toml
+from pipeline.corpus import Corpus
+from pipeline.dedup import PAIRS
+from pipeline.discover import discover
+from pipeline.errors import ConfigError
+from pipeline.judge import judge, judge_corpus, what_if, what_if_lines
+from pipeline.rules import PRESETS, resolved, rules_of
+from pipeline.runner import LocalExecutor
 
 GOOD = {
     "motion": 0.1,
@@ -36,15 +44,22 @@ def clip(number: int, **changes: Any) -> dict[str, Any]:
         "width": 320,
         "height": 180,
         "signals": signals,
-        "phash": [int(h) for h in np.random.default_rng(number).integers(0, 2**64, 4, dtype=np.uint64)],
-        "colour": [128] * 32,
         "status": "ok",
     }
     return row | changes
 
 
-def verdicts(*rows: dict[str, Any], **rules: Any) -> list[dict[str, Any]]:
-    return judge(tables.from_rows(rows, tables.CLIPS), JudgeConfig(**rules)).to_pylist()
+def copies(*joined: tuple[int, int]) -> pa.Table:
+    """Pairs of row numbers that show the same."""
+    rows = [{"a": a, "b": b, "kind": "perceptual", "mirrored": False, "distance": 0.1} for a, b in joined]
+    return pa.Table.from_pylist(rows, schema=PAIRS)
+
+
+def verdicts(*rows: dict[str, Any], pairs: pa.Table | None = None, **config: Any) -> list[dict[str, Any]]:
+    """Judged rows; short names of rules, such as min_s, are understood."""
+    judged = judge(tables.from_rows(rows, tables.CLIPS), build(JudgeConfig, config), pairs).judged
+    assert judged.schema == tables.JUDGED
+    return judged.to_pylist()
 
 
 def test_a_good_clip_is_kept() -> None:
@@ -97,34 +112,150 @@ def test_images_are_not_judged_on_time() -> None:
 
 
 def test_the_best_copy_stays() -> None:
-    copies = {"phash": clip(7)["phash"]}
-    small = clip(1, crop=[0, 0, 160, 90], **copies)
-    short, sharp = clip(2, end_s=1.0, **copies), clip(3, signals={"sharpness": 0.5}, **copies)
-    plain = clip(4, **copies)
-    rows = {r["clip_id"]: r for r in verdicts(small, short, sharp, plain)}
-    assert [r["status"] for r in rows.values()] == ["rejected", "rejected", "kept", "rejected"]
+    small = clip(1, crop=[0, 0, 160, 90])
+    short, sharp = clip(2, end_s=1.0), clip(3, signals={"sharpness": 0.5})
+    plain = clip(4)
+    rows = {
+        r["clip_id"]: r
+        for r in verdicts(small, short, sharp, plain, clip(5), pairs=copies((0, 1), (1, 3), (2, 3)))
+    }
+    assert [r["status"] for r in rows.values()] == ["rejected", "rejected", "kept", "rejected", "kept"]
     assert {r["duplicate_of"] for r in rows.values()} == {None, sharp["clip_id"]}
     assert all(r["reasons"] == ["duplicate"] for r in rows.values() if r["status"] == "rejected")
 
 
+def test_the_groups_are_a_table() -> None:
+    rows = tables.from_rows([clip(n) for n in range(5)], tables.CLIPS)
+    found = judge(rows, JudgeConfig(), copies((1, 4), (1, 2))).duplicates
+    assert found.schema == tables.DUPLICATES
+    assert found["clip_id"].to_pylist() == [clip(n)["clip_id"] for n in (1, 2, 4)]
+    assert set(found["group_id"].to_pylist()) == {clip(1)["clip_id"]}
+    assert found["kept"].to_pylist() == [True, False, False]
+
+
 def test_a_rejected_clip_does_not_push_its_good_copy_out() -> None:
-    copies = {"phash": clip(7)["phash"]}
-    rows = verdicts(clip(1, signals={"luma": 0.0}, crop=[0, 0, 640, 360], **copies), clip(2, **copies))
+    dark = clip(1, signals={"luma": 0.0}, crop=[0, 0, 640, 360])
+    rows = verdicts(dark, clip(2), pairs=copies((0, 1)))
     assert [r["status"] for r in rows] == ["rejected", "kept"]
+    assert rows[0]["reasons"] == ["dark"]
 
 
-def test_a_still_is_no_copy_of_a_video_and_dedup_can_be_off() -> None:
-    copies = {"phash": clip(7)["phash"]}
-    rows = verdicts(clip(1, **copies), clip(2, kind="image", **copies))
+def test_copies_of_a_rejected_clip_are_copies_of_each_other() -> None:
+    dark = clip(1, signals={"luma": 0.0})
+    rows = verdicts(dark, clip(2), clip(3), pairs=copies((0, 1), (0, 2)))
+    assert [r["status"] for r in rows] == ["rejected", "kept", "rejected"]
+
+
+def test_dedup_can_be_off() -> None:
+    rows = verdicts(clip(1), clip(2), pairs=copies((0, 1)), dedup=False)
     assert [r["status"] for r in rows] == ["kept", "kept"]
-    assert [r["status"] for r in verdicts(clip(1, **copies), clip(2, **copies), dedup=False)] == [
-        "kept",
-        "kept",
-    ]
 
 
 def test_no_clips_no_verdicts() -> None:
-    table = judge(tables.CLIPS.empty_table(), JudgeConfig())
-    assert table.schema == tables.JUDGED
-    assert isinstance(table, pa.Table)
-    assert table.num_rows == 0
+    assert verdicts() == []
+
+
+# -- rules ----------------------------------------------------------------------------------------
+
+
+def test_a_rule_can_be_on_any_signal_and_names_itself() -> None:
+    rules = {"signals": {"saturation": {"max": 0.1}, "motion": {"min": 0.2}}, "fps": {"min": 24}}
+    (row,) = verdicts(clip(1, fps=12.0), rules=rules)
+    assert row["reasons"] == ["still", "high saturation", "low fps"]
+
+
+def test_a_rule_can_be_for_one_kind() -> None:
+    rules = {"signals": {"luma": {"image": {"min": 0.9, "low": "dim"}}}}
+    still = clip(2, kind="image", end_s=0.0)
+    assert [r["reasons"] for r in verdicts(clip(1), still, rules=rules)] == [[], ["dim"]]
+    looser = {"signals": {"luma": {"min": 0.9, "image": {"min": 0.1}}}}
+    assert [r["reasons"] for r in verdicts(clip(1), still, rules=looser)] == [["dark"], []]
+
+
+def test_a_percentile_is_of_the_corpus_kind_by_kind() -> None:
+    videos = [clip(n, signals={"contrast": n / 100}) for n in range(1, 21)]
+    stills = [clip(n, kind="image", end_s=0.0, signals={"contrast": n / 200}) for n in range(21, 31)]
+    unknown = clip(40, signals={"contrast": None})
+    failed = clip(41, signals={"contrast": 0.0}, status="failed")
+    rows = verdicts(
+        *videos, *stills, unknown, failed, rules={"signals": {"contrast": {"min_percentile": 10}}}
+    )
+    rejected = [int(r["source_id"], 16) for r in rows if r["status"] == "rejected"]
+    assert rejected == [1, 2, 21]
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ({"signals": {"motoin": {"min": 1}}}, "signals.motion.min, perhaps"),
+        ({"signals": {"motion": {"min": "fast"}}}, "a number in min"),
+        ({"signals": {"motion": {"least": 1}}}, "a number in min"),
+    ],
+)
+def test_a_wrong_rule_is_an_error_that_names_the_right_one(rules: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        verdicts(clip(1), rules=rules)
+
+
+@pytest.mark.parametrize("preset", sorted(p.stem for p in PRESETS.glob("*.toml")))
+def test_presets_are_sound(preset: str) -> None:
+    text = (PRESETS / f"{preset}.toml").read_text()
+    assert text.startswith(f"# {preset}:")
+    assert bool(rules_of(resolved(JudgeConfig(preset=preset)))) == (preset != "keep-all")
+
+
+def test_keep_all_keeps_all_and_an_unknown_preset_names_the_known() -> None:
+    assert verdicts(clip(1, end_s=0.1, signals={"luma": 0.0}), preset="keep-all")[0]["status"] == "kept"
+    with pytest.raises(ConfigError, match="keep-all, standard, strict"):
+        verdicts(clip(1), preset="loose")
+
+
+def test_strict_keeps_no_more_than_standard() -> None:
+    rng = np.random.default_rng(0)
+    rows = [
+        clip(n, end_s=float(rng.uniform(0.3, 80)), signals={k: float(rng.beta(1, 4)) for k in GOOD})
+        for n in range(200)
+    ]
+    loose, strict = (
+        {r["clip_id"] for r in verdicts(*rows, preset=p) if r["status"] == "kept"}
+        for p in ("standard", "strict")
+    )
+    assert strict < loose
+
+
+def test_short_names_stand_for_rules_and_survive_the_corpus_file(tmp_path: Path) -> None:
+    config = load_config(None, ["judge.min_s=1.5", "judge.rules.signals.noise.max=3"])
+    assert config.judge.rules == {"duration_s": {"min": 1.5}, "signals": {"noise": {"max": 3}}}
+    (tmp_path / "c.toml").write_text(to_toml(config))
+    assert load_config(str(tmp_path / "c.toml")) == config
+    for name in SHORT_RULES:
+        assert rules_of(resolved(load_config(None, [f"judge.{name}=0.5"]).judge))
+
+
+# -- a corpus -------------------------------------------------------------------------------------
+
+
+def _analyzed(root: Path, *files: Path) -> Corpus:
+    corpus = Corpus(str(root))
+    found = discover([str(f) for f in files]).inputs
+    analyze_corpus(corpus, found, Config(), LocalExecutor(), lambda *_: None)
+    return corpus
+
+
+def test_a_corpus_is_judged_again_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    media = Path(__file__).parents[1] / "infra" / "media"
+    files = sorted(media.glob("*.mp4"))[:2]
+    corpus = _analyzed(tmp_path / "c", files[0])
+    first = judge_corpus(corpus, Config())
+    corpus = _analyzed(tmp_path / "c", *files)
+    monkeypatch.setattr("pipeline.sandbox.Sandbox.__init__", lambda *_: pytest.fail("a decoder was started"))
+    second = judge_corpus(corpus, Config())
+    assert sum(second.counts.values()) > sum(first.counts.values())
+    assert judge_corpus(corpus, Config()).tasks == 0
+    before = corpus.judged()
+
+    found = what_if(corpus, Config(), ["signals.luma.max=0.0"])
+    assert found["now"]["status"] == second.counts
+    assert found["then"]["status"] == {"rejected": corpus.clips().num_rows}
+    assert any("high luma" in line for line in what_if_lines(found))
+    assert corpus.judged().equals(before)
