@@ -16,7 +16,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from pipeline.errors import MediaError, UsageError
 from pipeline.fingerprint import hamming, perceptual_hash
@@ -28,6 +28,7 @@ FORMATS = (
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
+BICUBIC = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
 SEEK_AFTER_S = 4.0  # spans that begin earlier are decoded from the start: a seek saves nothing
 SEEK_BITS = 16  # a sought frame further than this from the expected hash (of 64 bits) is not trusted
@@ -56,6 +57,35 @@ class Damage:
     size_change: str = ""  # the picture size changed: the frames from there on are left out
 
 
+class Scaler:
+    """Converts pictures of one stream. A scaling context costs more than to scale with it: they are kept."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[tuple[int, int, str, int, bool], VideoReformatter] = {}
+
+    def convert(
+        self,
+        picture: av.VideoFrame,
+        width_px: int,
+        height_px: int,
+        layout: str,
+        interpolation: int,
+        *,
+        full_range: bool = False,
+    ) -> av.VideoFrame:
+        """The picture in this size and pixel format; YUV in full range or in its own."""
+        key = width_px, height_px, layout, interpolation, full_range
+        return self._contexts.setdefault(key, VideoReformatter()).reformat(
+            picture,
+            width_px,
+            height_px,
+            layout,
+            interpolation=interpolation,
+            dst_color_range=ColorRange.JPEG if full_range else None,
+            threads=1,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One decoded picture; pixels are converted only when asked for, scaled inside the converter."""
@@ -64,28 +94,22 @@ class Frame:
     time_s: float
     rotation: int
     picture: av.VideoFrame
+    scaler: Scaler
 
     def yuv(self, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Upright planes at about this display size: luma [H, W], chroma [H/2, W/2] twice; 8 bit, full
         range."""
-        width_px, height_px = self._coded(width_px, height_px)
-        small = self.picture.reformat(
-            width_px,
-            height_px,
-            "yuv420p",
-            interpolation=Interpolation.FAST_BILINEAR,
-            dst_color_range="JPEG",
-            threads=1,
+        size = self._coded(width_px, height_px)
+        small = self.scaler.convert(
+            self.picture, *size, "yuv420p", Interpolation.FAST_BILINEAR, full_range=True
         )
         y, u, v = (_plane(plane) for plane in small.planes)
         return self._upright(y), self._upright(u), self._upright(v)
 
     def luma(self, width_px: int, height_px: int) -> np.ndarray:
         """Upright 8-bit full-range luma [H, W]."""
-        width_px, height_px = self._coded(width_px, height_px)
-        small = self.picture.reformat(
-            width_px, height_px, "gray", interpolation=Interpolation.AREA, dst_color_range="JPEG", threads=1
-        )
+        size = self._coded(width_px, height_px)
+        small = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
         return self._upright(_plane(small.planes[0]))
 
     def coded_luma(self) -> tuple[np.ndarray, bool]:
@@ -96,7 +120,8 @@ class Frame:
         if layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
             full = self.picture.color_range == ColorRange.JPEG or layout.name.startswith(("yuvj", "gray"))
             return _plane(self.picture.planes[0]), full
-        grey = self.picture.reformat(format="gray", dst_color_range="JPEG", threads=1)
+        size = self.picture.width, self.picture.height
+        grey = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
         return _plane(grey.planes[0]), True
 
     def upright_profile(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -106,16 +131,10 @@ class Frame:
 
     def small_rgb(self, width_px: int, height_px: int) -> np.ndarray:
         """Upright uint8 RGB [H, W, 3], scaled down by area averages: half the cost of `rgb`."""
-        width_px, height_px = self._coded(width_px, height_px)
-        small = self.picture.reformat(
-            width_px, height_px, "rgb24", interpolation=Interpolation.AREA, threads=1
+        size = self._coded(width_px, height_px)
+        return self._upright(
+            self.scaler.convert(self.picture, *size, "rgb24", Interpolation.AREA).to_ndarray()
         )
-        return self._upright(small.to_ndarray())
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the decoded picture."""
-        return sum(plane.buffer_size for plane in self.picture.planes)
 
     def rgb(self, width_px: int, height_px: int, crop: Sequence[float] = (0.0, 0.0, 1.0, 1.0)) -> np.ndarray:
         """Upright uint8 RGB [H, W, 3] of a part of the picture: crop is x, y, w, h as fractions of it."""
@@ -126,8 +145,10 @@ class Frame:
             x, y = round(crop[0] * wide), round(crop[1] * high)
             w, h = max(1, round(crop[2] * wide)), max(1, round(crop[3] * high))
             part = np.ascontiguousarray(pixels[y : y + h, x : x + w])  # [h, w, 3]
-            return _rgb(av.VideoFrame.from_ndarray(part, format="rgb24"), width_px, height_px)
-        return self._upright(_rgb(picture, *self._coded(width_px, height_px)))
+            small = av.VideoFrame.from_ndarray(part, format="rgb24")
+            return self.scaler.convert(small, width_px, height_px, "rgb24", BICUBIC).to_ndarray()
+        size = self._coded(width_px, height_px)
+        return self._upright(self.scaler.convert(picture, *size, "rgb24", BICUBIC).to_ndarray())
 
     def _coded(self, width_px: int, height_px: int) -> tuple[int, int]:
         return (height_px, width_px) if self.rotation % 180 else (width_px, height_px)
@@ -160,15 +181,6 @@ def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 
             raise MediaError(f"too many pixels: {declared}", expected=f"at most {max_pixels} per frame")
         _set_threads(stream, threads)
         yield from _timed(container, stream, damage)
-
-
-def thumbnails(
-    frames: Sequence[Frame], width_px: int, height_px: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`Frame.yuv` of several frames: uint8 [B, H, W], [B, H/2, W/2] twice."""
-    planes = [frame.yuv(width_px, height_px) for frame in frames]
-    y, u, v = (np.stack(plane) for plane in zip(*planes, strict=True))
-    return y, u, v
 
 
 def read_span(
@@ -324,7 +336,7 @@ def _decoded(
 
 def _timed(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[Frame]:
     step_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-    origin_s, last_s, size, lost = 0.0, -step_s, None, 0
+    origin_s, last_s, size, lost, scaler = 0.0, -step_s, None, 0, Scaler()
     for index, picture in enumerate(_decoded(container, stream, damage)):
         if size is None:
             size = (picture.width, picture.height)
@@ -342,7 +354,7 @@ def _timed(container: av.container.InputContainer, stream: av.VideoStream, damag
         if damage.dropped > lost and index:
             damage.gaps.append(index)
         lost = damage.dropped
-        yield Frame(index, last_s, _quarter(picture.rotation), picture)
+        yield Frame(index, last_s, _quarter(picture.rotation), picture, scaler)
 
 
 def _sought(path: str | Path, time_s: float, max_pixels: int) -> Iterator[Frame]:
@@ -359,7 +371,7 @@ def _sought(path: str | Path, time_s: float, max_pixels: int) -> Iterator[Frame]
             container.seek(int((origin_s + time_s) / stream.time_base), stream=stream)
         except av.FFmpegError:
             return
-        damage = Damage()
+        damage, scaler = Damage(), Scaler()
         for index, picture in enumerate(_decoded(container, stream, damage)):
             shown_s = _seconds(picture)
             fresh = index or (
@@ -367,7 +379,7 @@ def _sought(path: str | Path, time_s: float, max_pixels: int) -> Iterator[Frame]
             )
             if shown_s is None or not fresh or damage.dropped or picture.width != first.width:
                 return
-            yield Frame(index, shown_s - origin_s, _quarter(picture.rotation), picture)
+            yield Frame(index, shown_s - origin_s, _quarter(picture.rotation), picture, scaler)
 
 
 def _pick(
@@ -396,8 +408,3 @@ def _seconds(picture: av.VideoFrame) -> float | None:
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
     return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
-
-
-def _rgb(picture: av.VideoFrame, width_px: int, height_px: int) -> np.ndarray:
-    flags = Interpolation.BICUBIC | Interpolation.ACCURATE_RND
-    return picture.reformat(width_px, height_px, "rgb24", interpolation=int(flags), threads=1).to_ndarray()

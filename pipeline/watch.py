@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import media, shots, signals
+from pipeline import media, signals
 from pipeline.candidates import Chooser
 from pipeline.config import AnalyzeConfig
+from pipeline.descriptor import descriptors
 
-BATCH_FRAMES, BATCH_BYTES = 32, 48 << 20  # a batch has at most so many frames, and bytes of pictures
+BATCH_FRAMES = 8  # more spare few calls, and push pictures out of the processor's cache
 CLOSE_LONG_PX = 640
 
 
@@ -29,14 +30,14 @@ class Seen:
     """What is kept of N consecutive frames, K of them candidates, M of these looked at closely."""
 
     times_s: np.ndarray  # float64 [N], strictly increasing
-    descriptors: np.ndarray  # uint8 [N, shots.DIMENSIONS]
+    descriptors: np.ndarray  # uint8 [N, descriptor.DIMENSIONS]
     rows: np.ndarray  # signals.FRAME [N]
     shown: np.ndarray  # int32 [K], indices of the candidates
     jpegs: list[bytes]  # [K], upright, long side at most strip_long_px
-    bright_rows: np.ndarray  # uint8 [K, H], the brightest luma of each row, upright, full range
-    bright_columns: np.ndarray  # uint8 [K, W]
     close_at: np.ndarray  # int32 [M], indices of the close-ups
     close: np.ndarray  # signals.CLOSE [M]
+    bright_rows: np.ndarray  # uint8 [M, H], the brightest luma of each row, upright, full range
+    bright_columns: np.ndarray  # uint8 [M, W]
 
 
 def watch(
@@ -55,9 +56,8 @@ def watch(
     measured: list[tuple[np.ndarray, np.ndarray]] = []  # descriptors and rows, a batch each
     looks: dict[int, dict[str, Any]] = {}  # index → what is kept of a candidate
     last: tuple[media.Frame, np.ndarray] | None = None  # the frame before the batch, its thumbnail's luma
-    for batch in _batches(frames):
-        y, u, v = media.thumbnails(batch, *size)  # uint8 [B, H, W], [B, H/2, W/2] twice
-        grids = shots.descriptors(y, u, v)
+    for batch, (y, u, v) in _batches(frames, size):
+        grids = descriptors(y, u, v)
         measured.append((grids, signals.measure(y, u, v, last[1] if last else None)))
         cuts = [k for k, frame in enumerate(batch) if frame.index in damage.gaps[-len(batch) :]]
         chosen = chooser.choose([frame.time_s for frame in batch], grids, cuts)
@@ -103,8 +103,8 @@ def between(seen: Seen, start: int, end: int) -> Seen:
         rows=seen.rows[start:end],
         shown=seen.shown[k] - np.int32(start),
         jpegs=seen.jpegs[k],
-        bright_rows=seen.bright_rows[k],
-        bright_columns=seen.bright_columns[k],
+        bright_rows=seen.bright_rows[m],
+        bright_columns=seen.bright_columns[m],
         close_at=seen.close_at[m] - np.int32(start),
         close=seen.close[m],
     )
@@ -123,29 +123,34 @@ def jpeg(pixels: np.ndarray, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _batches(frames: Iterable[media.Frame]) -> Iterator[list[media.Frame]]:
+def _batches(
+    frames: Iterable[media.Frame], size: tuple[int, int]
+) -> Iterator[tuple[list[media.Frame], list[np.ndarray]]]:
+    """Batches of frames and their thumbnails' planes, uint8 [B, H, W], [B, H/2, W/2] twice. Each thumbnail
+    is made at once, while the picture is in the processor's cache."""
     batch: list[media.Frame] = []
-    held = 0
+    planes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for frame in frames:
         batch.append(frame)
-        held += frame.nbytes
-        if len(batch) == BATCH_FRAMES or held >= BATCH_BYTES:
-            yield batch
-            batch, held = [], 0
+        planes.append(frame.yuv(*size))
+        if len(batch) == BATCH_FRAMES:
+            yield batch, [np.stack(plane) for plane in zip(*planes, strict=True)]
+            batch, planes = [], []
     if batch:
-        yield batch
+        yield batch, [np.stack(plane) for plane in zip(*planes, strict=True)]
 
 
 def _look(frame: media.Frame, info: media.MediaInfo, config: AnalyzeConfig, *, close: bool) -> dict[str, Any]:
     """What is kept of a candidate."""
-    luma, full_range = frame.coded_luma()  # uint8 [H, W]
-    rows, columns = frame.upright_profile(luma.max(axis=1), luma.max(axis=0))
-    if not full_range:
-        rows, columns = FULL_RANGE[rows], FULL_RANGE[columns]
     picture = frame.small_rgb(*fit(info.width, info.height, config.strip_long_px, least=2))
-    look = {"jpeg": jpeg(picture, config.strip_quality), "rows": rows, "columns": columns, "close": None}
+    look: dict[str, Any] = {"jpeg": jpeg(picture, config.strip_quality)}
     if close:
+        luma, full_range = frame.coded_luma()  # uint8 [H, W]
         small = frame.luma(*fit(info.width, info.height, CLOSE_LONG_PX, least=2))
+        rows, columns = frame.upright_profile(luma.max(axis=1), luma[::4].max(axis=0))
+        if not full_range:
+            rows, columns = FULL_RANGE[rows], FULL_RANGE[columns]
+        look |= {"rows": rows, "columns": columns}
         look["close"] = signals.inspect(small, luma, full_range=full_range)
     return look
 
@@ -154,17 +159,17 @@ def _seen(
     times_s: list[float], measured: list[tuple[np.ndarray, np.ndarray]], looks: dict[int, dict[str, Any]]
 ) -> Seen:
     shown = sorted(looks)
-    close_at = [i for i in shown if looks[i]["close"] is not None]
+    close_at = [i for i in shown if "close" in looks[i]]
     return Seen(
         times_s=np.array(times_s),
         descriptors=np.concatenate([grids for grids, _ in measured]),
         rows=np.concatenate([rows for _, rows in measured]),
         shown=np.array(shown, np.int32),
         jpegs=[looks[i]["jpeg"] for i in shown],
-        bright_rows=np.stack([looks[i]["rows"] for i in shown]),
-        bright_columns=np.stack([looks[i]["columns"] for i in shown]),
+        bright_rows=np.stack([looks[i]["rows"] for i in close_at]),
+        bright_columns=np.stack([looks[i]["columns"] for i in close_at]),
         close_at=np.array(close_at, np.int32),
-        close=np.concatenate([np.zeros(0, signals.CLOSE), *(looks[i]["close"] for i in close_at)]),
+        close=np.concatenate([looks[i]["close"] for i in close_at]),
     )
 
 

@@ -68,7 +68,7 @@ def test_filmstrips_show_the_active_picture_inside_the_clip(folder: Path) -> Non
         assert clip["start_s"] == strip["times_s"][0]
         assert clip["start_s"] <= min(strip["times_s"])
         assert max(strip["times_s"]) < clip["end_s"]
-        assert len(strip["times_s"]) == len(strip["frames"]) == len(clip["phash"]) == 8
+        assert 6 <= len(strip["times_s"]) == len(strip["frames"]) == len(clip["phash"]) <= 8
         assert strip["times_s"] == sorted(strip["times_s"])
 
 
