@@ -16,7 +16,7 @@ FPS = 25.0
 def shot(seed: int, count: int) -> np.ndarray:
     """float [count, DIMENSIONS]: a random picture that drifts a little."""
     rng = np.random.default_rng(seed)
-    picture, drift = rng.uniform(30, 220, DIMENSIONS), rng.normal(0, 0.5, DIMENSIONS)
+    picture, drift = rng.uniform(30, 220, DIMENSIONS), rng.normal(0, 0.1, DIMENSIONS)
     return np.clip(picture + drift * np.arange(count)[:, None], 0, 255)
 
 

@@ -1,0 +1,48 @@
+"""Fades through a plain colour (black, white): pictures, a run of plain frames, pictures. Pure.
+
+In: descriptors and the frame rate. Out: spans with a confidence. Never: a fade in at the start of a video or
+out at its end, which join no two shots; a flash, after which the same picture returns.
+"""
+
+import numpy as np
+
+from pipeline.descriptor import contrast, difference
+
+PLAIN = 4.0  # grid standard deviation (0-255) below which a picture is one plain colour
+LONG_PLAIN_S = 1.0  # a plain stretch this long is a shot of its own
+FLASH_S = 0.15  # a plain run no longer than this, without a ramp, is a flash or a black frame
+LEAST_CHANGE = 0.2  # difference of the pictures on both sides
+SIDE_S, RAMP_S = 0.4, 2.0  # how far from the plain frames pictures are compared; how long a ramp may be
+
+
+def fades(frames: np.ndarray, fps: float) -> list[tuple[int, int, float]]:
+    """(first, frame, confidence): frames `first` to `frame` - 1 belong to the fade; a long plain stretch has
+    two empty ones, at its ends. Fades in and out at the ends of the video have confidence 0: no boundary."""
+    texture = contrast(frames)
+    plain = np.concatenate([[False], texture < PLAIN, [False]])
+    side = max(1, round(SIDE_S * fps))
+    found = []
+    for start, end in np.flatnonzero(np.diff(plain)).reshape(-1, 2).tolist():
+        if start == 0 or end == len(frames):
+            first, frame = _ramp(texture, start, end, round(RAMP_S * fps))
+            found.append((first, frame, 0.0))
+            continue
+        if end - start >= LONG_PLAIN_S * fps:
+            found += [(start, start, 1.0), (end, end, 1.0)]
+            continue
+        change = float(difference(frames[max(0, start - side)], frames[min(len(frames) - 1, end + side - 1)]))
+        first, frame = _ramp(texture, start, end, round(RAMP_S * fps))
+        abrupt = end - start <= FLASH_S * fps and frame - first <= end - start + 1
+        if change >= LEAST_CHANGE and not abrupt:
+            found.append((first, frame, min(1.0, change / (2 * LEAST_CHANGE))))
+    return found
+
+
+def _ramp(texture: np.ndarray, start: int, end: int, reach: int) -> tuple[int, int]:
+    """(first, frame): the plain run widened over the frames whose contrast is still rising or falling."""
+    first, frame, top = start, end, len(texture) - 1
+    while first > max(0, start - reach) and texture[first - 1] < 0.9 * texture[max(0, first - 3)]:
+        first -= 1
+    while frame < min(top, end + reach) and texture[frame] < 0.9 * texture[min(top, frame + 2)]:
+        frame += 1
+    return first, frame
