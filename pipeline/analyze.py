@@ -2,8 +2,8 @@
 sandboxed child.
 
 In: rows of the inputs table. Out: three parts under the task's key: strips, clips, and sources, which
-marks the task as done. A file that cannot be decoded becomes a `failed` source with the reason. Never: a
-codec in this process.
+marks the task as done. A file that cannot be decoded becomes a `failed` source with the reason; one whose
+content was taken down is not decoded again. Never: a codec in this process.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline import tables
 from pipeline.config import AnalyzeConfig, Config, fingerprint
-from pipeline.corpus import INPUTS_PATH, Corpus, plan_tasks
+from pipeline.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus, plan_tasks
 from pipeline.faults import forget_failed
 from pipeline.runner import Executor, RunSummary, run
 from pipeline.sandbox import Sandbox
@@ -34,8 +34,8 @@ class AnalyzeStage:
     name = "analyze"
     version = 1
 
-    def __init__(self, config: AnalyzeConfig) -> None:
-        self.config = config
+    def __init__(self, config: AnalyzeConfig, taken_down: frozenset[str] = frozenset()) -> None:
+        self.config, self.taken_down = config, taken_down
         self.resources = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
         self._box: Sandbox | None = None
 
@@ -51,7 +51,7 @@ class AnalyzeStage:
         for row in task.inputs.to_pylist():
             source, found, shown = self._file(row, row["source_key"] in killers)
             sources.append(source)
-            counts[source["status"]] += 1
+            counts[source["status"]] = counts.get(source["status"], 0) + 1
             clips |= {clip["clip_id"]: clip for clip in found}
             strips |= {strip["clip_id"]: strip for strip in shown}
         counts["clips"] = len(clips)
@@ -71,13 +71,12 @@ class AnalyzeStage:
     def _file(self, row: dict[str, Any], kills: bool) -> tuple[dict[str, Any], Rows, Rows]:
         """The source row, clip rows and strip rows of one input; one that kills is left alone."""
         known = {k: row[k] for k in ("source_key", "uri", "size_bytes")}
-        content = KILLED if kills else guard(partial(_source_id, row["uri"]))
-        if isinstance(content, Failure):
-            return known | {"status": "failed", "reason": content.reason}, [], []
-        known["source_id"] = content
-        found = guard(partial(self._analyze, row["uri"]))
+        found = KILLED if kills else guard(partial(self._look, row["uri"], known))
         if isinstance(found, Failure):
             return known | {"status": "failed", "reason": found.reason}, [], []
+        content = known["source_id"]
+        if content in self.taken_down:
+            return known | {"status": TAKEN_DOWN}, [], []
         ids = [_clip_id(content, clip) for clip in found.clips]
         clips = [
             clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, found.clips, strict=True)
@@ -85,10 +84,12 @@ class AnalyzeStage:
         strips = [strip | {"clip_id": i} for i, strip in zip(ids, found.strips, strict=True)]
         return known | found.source, clips, strips
 
-    def _analyze(self, uri: str) -> Any:
+    def _look(self, uri: str, known: dict[str, Any]) -> Any:
+        """The analysis of a file; its source_id is known even when that fails."""
         assert self._box is not None, "setup() comes first"
         with local_path(uri) as path:
-            return self._box.analyze(path, self.config)
+            known["source_id"] = _source_id(path)
+            return None if known["source_id"] in self.taken_down else self._box.analyze(path, self.config)
 
 
 def analyze_corpus(
@@ -102,7 +103,7 @@ def analyze_corpus(
 ) -> RunSummary:
     """Takes `inputs` as the corpus's files and analyzes those that no current part covers; those that
     failed again when asked to."""
-    stage = AnalyzeStage(config.analyze)
+    stage = AnalyzeStage(config.analyze, frozenset(corpus.takedowns()["source_id"].to_pylist()))
     current = fingerprint(replace(config.analyze, **HOW_NOT_WHAT), stage.version)
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
     corpus.record(config, stage.name, current)
@@ -113,9 +114,9 @@ def analyze_corpus(
     return run(stage, tasks, executor, corpus.root, progress)
 
 
-def _source_id(uri: str) -> str:
+def _source_id(path: Path) -> str:
     """First 16 hex of the content's sha256."""
-    with local_path(uri) as path, Path(path).open("rb") as stream:
+    with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
 
 

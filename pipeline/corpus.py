@@ -23,6 +23,8 @@ from pipeline.storage import Storage, is_remote
 INPUTS_PATH = "inputs.parquet"
 JUDGED_PATH = "judged.parquet"
 CONFIG_PATH = "corpus.toml"
+TAKEDOWNS_PATH = "takedowns.parquet"
+TAKEN_DOWN = "taken down"  # a source's status
 FORMAT_VERSION = 1
 
 
@@ -112,16 +114,36 @@ class Corpus:
     # -- tables -----------------------------------------------------------------------------------
 
     def inputs(self) -> pa.Table:
-        """What the last run was asked to take in."""
+        """What the last run was asked to take in, and what its manifests say of it."""
         return self._table(INPUTS_PATH, tables.INPUTS)
 
+    def takedowns(self) -> pa.Table:
+        """Sources that were taken down: no reader shows anything of them."""
+        return self._table(TAKEDOWNS_PATH, tables.TAKEDOWNS)
+
     def judged(self) -> pa.Table:
-        return self._table(JUDGED_PATH, tables.JUDGED)
+        return self._shown(self._table(JUDGED_PATH, tables.JUDGED))
 
     def sources(self) -> pa.Table:
-        """A row a current input file that was looked at, sorted by uri. Equal content, equal source_id."""
-        parts = [rows for _, rows in self._analyzed()]
-        return pa.concat_tables([tables.SOURCES.empty_table(), *parts]).sort_by("uri")
+        """A row a current input that was looked at, sorted by uri, those taken down included: SOURCES and
+        the PROVENANCE columns, which are those of the inputs table and in no part. Equal content, equal
+        source_id."""
+        parts = [rows for _, rows in self._analyzed(taken_down=True)]
+        rows = pa.concat_tables([tables.SOURCES.empty_table(), *parts]).sort_by("uri")
+        gone = pc.is_in(rows["source_id"], value_set=self._taken_down())
+        status = pc.if_else(gone, TAKEN_DOWN, rows["status"])
+        rows = rows.set_column(rows.schema.get_field_index("status"), "status", status)
+        inputs = self.inputs()
+        where = pc.index_in(rows["source_key"], value_set=inputs["source_key"].combine_chunks())
+        for field in tables.PROVENANCE:
+            rows = rows.append_column(field[0], inputs[field[0]].take(where))
+        return rows
+
+    def provenance(self) -> dict[str, dict[str, object]]:
+        """source_id → its PROVENANCE columns; of equal files, those of the first by uri."""
+        names = [name for name, _ in tables.PROVENANCE]
+        rows = self.sources().select(["source_id", *names]).to_pylist()
+        return {row.pop("source_id"): row for row in reversed(rows)}
 
     def clips(self) -> pa.Table:
         """A row a clip, sorted by clip_id. Files of equal content share their clips."""
@@ -157,7 +179,7 @@ class Corpus:
         """A row a captioned clip, by the captioner whose folder is `name`, sorted by clip_id."""
         keys = self.part_keys(f"captions/{name}", f"captions/{name}")
         parts = [self._table(f"captions/{name}/{key}.parquet", tables.CAPTIONS) for key in keys]
-        return _unique(pa.concat_tables([tables.CAPTIONS.empty_table(), *parts]), "clip_id")
+        return self._shown(_unique(pa.concat_tables([tables.CAPTIONS.empty_table(), *parts]), "clip_id"))
 
     def part_keys(self, folder: str, stage: str) -> list[str]:
         """Keys of the parts in `folder` that the stage's current fingerprint made."""
@@ -172,13 +194,24 @@ class Corpus:
         keys = [[key, *rows["source_key"].to_pylist()] for key, rows in self._analyzed()]
         return fingerprint(keys)
 
-    def _analyzed(self) -> list[tuple[str, pa.Table]]:
-        """(part key, its rows that belong to current inputs) for every current analyze part."""
+    def _taken_down(self) -> pa.Array:
+        return self.takedowns()["source_id"].combine_chunks()
+
+    def _shown(self, rows: pa.Table) -> pa.Table:
+        """The rows but those of clips whose source was taken down."""
+        gone = self._taken_down()
+        return rows.filter(pc.invert(pc.is_in(_source_ids(rows["clip_id"]), value_set=gone)))
+
+    def _analyzed(self, *, taken_down: bool = False) -> list[tuple[str, pa.Table]]:
+        """(part key, its rows that belong to current inputs) for every current analyze part; without the
+        rows of sources that were taken down, unless they are asked for."""
         wanted = self.inputs()["source_key"]
+        gone = pa.array([], pa.string()) if taken_down else self._taken_down()
         found = []
         for key in self.part_keys("sources", "analyze"):
             rows = self._table(f"sources/{key}.parquet", tables.SOURCES)
             rows = rows.filter(pc.is_in(rows["source_key"], value_set=wanted))
+            rows = rows.filter(pc.invert(pc.is_in(rows["source_id"], value_set=gone)))
             if rows.num_rows:
                 found.append((key, rows))
         return found

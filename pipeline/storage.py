@@ -190,12 +190,19 @@ def stat(uri: str) -> FileInfo | None:
     return _file_info(info, remote=is_remote(uri)) if info.type == pafs.FileType.File else None
 
 
-def stat_all(uris: Sequence[str]) -> list[FileInfo | None]:
-    """`stat` of each; of remote ones, many at a time: a list of a million is a million requests."""
+def stat_each(uris: Sequence[str]) -> list[FileInfo | None]:
+    """`stat` of each, None also where one cannot be looked for; remote ones many at a time."""
+
+    def look(uri: str) -> FileInfo | None:
+        try:
+            return stat(uri)
+        except StorageError:  # whoever reads it will say why
+            return None
+
     if not any(is_remote(uri) for uri in uris):
-        return [stat(uri) for uri in uris]
+        return [look(uri) for uri in uris]
     with ThreadPoolExecutor(STAT_THREADS) as pool:
-        return list(pool.map(stat, uris))
+        return list(pool.map(look, uris))
 
 
 def read_uri(uri: str) -> bytes:
