@@ -5,7 +5,7 @@ reason; every kept clip has one. Reads only filmstrips: captioning anew never de
 latents again. Never changes an earlier caption set of another captioner.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow as pa
@@ -46,7 +46,10 @@ class RecaptionStage:
         strips, killers = read_strips(Corpus(self._root), task.inputs), task.killers("clip_id")
         strips = {clip_id: strip for clip_id, strip in strips.items() if clip_id not in killers}
         rows = caption_rows(self._captioner, task.inputs["clip_id"].to_pylist(), strips, killers)
-        table = tables.from_rows(rows, tables.CAPTIONS)
+        originals = dict(
+            zip(task.inputs["source_id"].to_pylist(), task.inputs["original"].to_pylist(), strict=True)
+        )
+        table = _with_originals(tables.from_rows(rows, tables.CAPTIONS), originals)
         failed = sum(row["status"] == "failed" for row in rows)
         return TaskResult(
             outputs=(
@@ -133,7 +136,31 @@ def recaption_corpus(
         forget_failed(corpus, f"captions/{name}", f"captions/{name}", tables.CAPTIONS)
     tasks = caption_tasks(corpus, name, stage_fingerprint, config.caption.clips_per_task)
     report = progress or (lambda done, total, facts: None)
-    return run(RecaptionStage(corpus.root, config.caption), tasks, executor, corpus.root, report)
+    summary = run(RecaptionStage(corpus.root, config.caption), tasks, executor, corpus.root, report)
+    refresh_originals(corpus, name)
+    return summary
+
+
+def refresh_originals(corpus: Corpus, name: str) -> None:
+    """Brings the `original` column of the current parts up to what the manifests say now."""
+    originals = _originals(corpus)
+    for key in corpus.part_keys(f"captions/{name}", f"captions/{name}"):
+        path = f"captions/{name}/{key}.parquet"
+        rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.CAPTIONS)
+        fresh = _with_originals(rows, originals)
+        if not fresh.equals(rows):
+            corpus.storage.write_bytes(path, tables.to_parquet(fresh))
+
+
+def _originals(corpus: Corpus) -> dict[str, str | None]:
+    """source_id → its own caption."""
+    return {source_id: facts["original"] for source_id, facts in corpus.provenance().items()}
+
+
+def _with_originals(rows: pa.Table, originals: Mapping[str, str | None]) -> pa.Table:
+    sources = [clip_id.partition("-")[0] for clip_id in rows["clip_id"].to_pylist()]
+    column = pa.array([originals.get(source_id) for source_id in sources], pa.string())
+    return rows.set_column(rows.schema.get_field_index("original"), "original", column)
 
 
 def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_task: int) -> list[Task]:
@@ -142,9 +169,12 @@ def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_t
     judged = corpus.judged()
     kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
     done = set(corpus.captions(name)["clip_id"].to_pylist())
+    originals = _originals(corpus)
     tasks: list[Task] = []
     for part, clips in corpus.clips_by_part():
         chosen = clips.filter(pc.is_in(clips["clip_id"], value_set=kept)).select(SPAN_COLUMNS)
         chosen = chosen.append_column("part", pa.array([part] * chosen.num_rows, pa.string()))
+        own = [originals.get(source_id) for source_id in chosen["source_id"].to_pylist()]
+        chosen = chosen.append_column("original", pa.array(own, pa.string()))
         tasks += plan_tasks(chosen, "clip_id", done, stage_fingerprint, clips_per_task)
     return tasks

@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -139,7 +140,7 @@ class Corpus:
             rows = rows.append_column(field[0], inputs[field[0]].take(where))
         return rows
 
-    def provenance(self) -> dict[str, dict[str, object]]:
+    def provenance(self) -> dict[str, dict[str, Any]]:
         """source_id → its PROVENANCE columns; of equal files, those of the first by uri."""
         names = [name for name, _ in tables.PROVENANCE]
         rows = self.sources().select(["source_id", *names]).to_pylist()

@@ -6,6 +6,7 @@ cannot be decoded is a `failed` row with its reason. The tar is committed first,
 index, which makes the set readable, when every part is there. Never normalises, never captions.
 """
 
+import json
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -26,18 +27,29 @@ from pipeline.sandbox import Sandbox
 from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.storage import Storage, local_path
 from tokenizer_stage.geometry import frame_rate, frame_times, target_geometry
-from tokenizer_stage.plan import CAPTION_COLUMNS, CLIP_COLUMNS, plan_shards
+from tokenizer_stage.plan import CAPTION_COLUMNS, CLIP_COLUMNS, PROVENANCE_COLUMNS, plan_shards
 from tokenizer_stage.shards import (
     INDEX_NAME,
     INFO_NAME,
     LatentsInfo,
     Sample,
     info_to_toml,
-    read_samples,
+    read_tar,
     write_shard,
 )
 
-STAGE_VERSION = 1
+STAGE_VERSION = 2
+RECORD_COLUMNS = (
+    "clip_id",
+    "source_id",
+    "kind",
+    "start_s",
+    "end_s",
+    "signals",
+    "licence",
+    "tags",
+    "latent_key",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +93,12 @@ def read_frames(box: Sandbox, path: str, row: dict[str, Any], span: Span) -> np.
 
 @dataclass(slots=True, kw_only=True)
 class EncodeStage:
-    """Encodes planned shards. `vae_sha256` is the VAE that the plan was made for; `earlier` are the index
-    rows of shards to try again: what is good of them is taken from the tar below `root`."""
+    """Encodes planned shards. `vae_sha256` is the VAE that the plan was made for. A latent that the shard's
+    present tar below `root` holds already, made of the same clip by the same encoder, is kept."""
 
     config: EncodeConfig
     vae_sha256: str
     root: str = ""
-    earlier: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     name: str = "encode"
     version: int = STAGE_VERSION
     resources: Resources = field(default_factory=lambda: Resources(cpus=1.0, memory_gb=3.0))
@@ -111,7 +122,7 @@ class EncodeStage:
     def process(self, task: Task) -> TaskResult:
         rows = task.inputs.to_pylist()
         shard = rows[0]["shard"]
-        samples = self._earlier_samples(task.key)
+        samples = self._stored_samples(shard, rows)
         have = {sample.record["clip_id"] for sample in samples}
         killers = task.killers("clip_id")
         failed = [_failed_row(row, KILLED.reason) for row in rows if row["clip_id"] in killers]
@@ -136,11 +147,17 @@ class EncodeStage:
             counts={"ok": len(samples), "failed": len(failed)},
         )
 
-    def _earlier_samples(self, key: str) -> list[Sample]:
-        """The good samples of an earlier run of this task; none when its shard cannot be read any more."""
-        rows = [row for row in self.earlier.get(key, []) if row["status"] == "ok"]
-        found = guard(lambda: read_samples(Storage(f"{self.root}/latents/{self.config.name}"), rows))
-        return [] if isinstance(found, Failure) else found
+    def _stored_samples(self, shard: str, rows: list[dict[str, Any]]) -> list[Sample]:
+        """The samples whose latents the shard's tar holds, with their records as they are now."""
+        storage, wanted = Storage(self.root), {row["latent_key"]: row for row in rows}
+        path = f"latents/{self.config.name}/{shard}"
+        if not self.root or not storage.exists(path):
+            return []
+        return [
+            Sample(latent=sample.latent, record=self._record(wanted[key]))
+            for sample in read_tar(storage.read_bytes(path))
+            if (key := sample.record.get("latent_key")) in wanted
+        ]
 
     def _encode_file(self, uri: str, rows: list[dict[str, Any]]) -> list[Sample | Failure]:
         with local_path(uri) as path:
@@ -154,21 +171,26 @@ class EncodeStage:
         latent = self._vae.encode(to_video(frames)[None])[0].half().numpy()  # [C, T', h, w]
         if not np.isfinite(latent).all():
             raise MediaError("its latent is not finite", fix="report the file and the VAE")
-        record = {name: row[name] for name in ("clip_id", "source_id", "kind", "start_s", "end_s", "signals")}
-        record |= {
+        return Sample(latent=latent, record=self._record(row))
+
+    def _record(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Everything known of a sample but its latent: a function of its plan row."""
+        span = span_of(row, self.config, self._vae.stride_s)
+        record = {name: row[name] for name in RECORD_COLUMNS}
+        return record | {
             "source_width": row["width"],
             "source_height": row["height"],
             "first_frame_s": span.times_s[0],
             "fps": span.fps,
-            "frames": len(frames),
+            "frames": len(span.times_s),
             "crop": list(span.crop),
             "width_px": span.width_px,
             "height_px": span.height_px,
             "captions": {name: row[name] for name in CAPTION_COLUMNS},
+            "attributes": json.loads(row["attributes"] or "null"),
             "vae": self._vae.id,
             "vae_sha256": self._vae.weights_sha256,
         }
-        return Sample(latent=latent, record=record)
 
 
 def encode_corpus(
@@ -187,11 +209,9 @@ def encode_corpus(
     )
     folder = f"latents/{name}"
     done = _drop_stale(corpus, folder, tasks)
-    earlier = _drop_failed(corpus, folder, done) if retry_failed else {}
-    done -= set(earlier)
-    stage = EncodeStage(
-        config=config.encode, vae_sha256=vae.weights_sha256, root=corpus.root, earlier=earlier
-    )
+    if retry_failed:
+        done -= _drop_failed(corpus, folder, done)
+    stage = EncodeStage(config=config.encode, vae_sha256=vae.weights_sha256, root=corpus.root)
     info = LatentsInfo(
         vae=config.encode.vae,
         vae_sha256=vae.weights_sha256,
@@ -216,15 +236,16 @@ def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
     kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
     clips = corpus.clips()
     clips = clips.filter(pc.is_in(clips["clip_id"], value_set=kept.combine_chunks()))
-    uris = {
-        r["source_id"]: r["uri"] for r in reversed(corpus.sources().select(["source_id", "uri"]).to_pylist())
+    names = ["source_id", "uri", *PROVENANCE_COLUMNS]
+    sources = {  # of equal files the first by uri
+        row.pop("source_id"): row for row in reversed(corpus.sources().select(names).to_pylist())
     }
     captions = {row["clip_id"]: row for row in _captions(corpus, captioner)}
     none = dict.fromkeys(CAPTION_COLUMNS)
     return [
         row
-        | {"uri": uris[row["source_id"]]}
         | {name: captions.get(row["clip_id"], none)[name] for name in CAPTION_COLUMNS}
+        | sources[row["source_id"]]
         for row in clips.select(CLIP_COLUMNS).to_pylist()
     ]
 
@@ -251,16 +272,16 @@ def _drop_stale(corpus: Corpus, folder: str, tasks: list[Task]) -> set[str]:
     return parts & planned
 
 
-def _drop_failed(corpus: Corpus, folder: str, done: set[str]) -> dict[str, list[dict[str, Any]]]:
-    """Deletes the index and the parts with failed rows: their shards are open again. Returns their rows."""
-    found = {}
+def _drop_failed(corpus: Corpus, folder: str, done: set[str]) -> set[str]:
+    """Deletes the index and the parts with failed rows: their shards are open again. Returns their keys."""
+    found = set()
     for key in sorted(done):
         path = f"{folder}/parts/{key}.parquet"
         rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.INDEX)
         if has_failed(rows):
             corpus.storage.delete(f"{folder}/{INDEX_NAME}")
             corpus.storage.delete(path)
-            found[key] = rows.to_pylist()
+            found.add(key)
     return found
 
 

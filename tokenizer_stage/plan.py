@@ -3,7 +3,8 @@
 In: the kept clips, the shard size, the encode fingerprint. Out: one task a shard. A clip's shard is a
 hash of its id modulo a power of two, so a few clips more or less rewrite only the shards they fall in
 (all of them when the power of two changes). Captions are carried along but are no part of a shard's key:
-new captions never re-encode. Opens no file.
+new captions never re-encode. Provenance is part of it, but not of `latent_key`, which names a latent: a
+shard whose samples only got another licence is written again around its stored latents. Opens no file.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import pyarrow as pa
 from pipeline.config import fingerprint
 from pipeline.corpus import part_key
 from pipeline.stage import Task
-from pipeline.tables import CAPTIONS, CLIPS
+from pipeline.tables import CAPTIONS, CLIPS, PROVENANCE
 
 CAPTION_COLUMNS = ("short", "detailed", "original", "captioner")
 CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
@@ -30,12 +31,15 @@ CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
     "signals",
     "phash",
 )
+PROVENANCE_COLUMNS = tuple(name for name, _ in PROVENANCE)
 PLAN = pa.schema(
     [
         pa.field("shard", pa.string()),
         pa.field("uri", pa.string()),
+        pa.field("latent_key", pa.string()),
         *(CLIPS.field(name) for name in CLIP_COLUMNS),
         *(CAPTIONS.field(name) for name in CAPTION_COLUMNS),
+        *(pa.field(name, kind) for name, kind in PROVENANCE if name not in CAPTION_COLUMNS),
     ]
 )
 
@@ -57,13 +61,15 @@ def shard_name(clip_id: str, shards: int) -> str:
 def plan_shards(rows: list[dict[str, Any]], samples_per_shard: int, encode_fingerprint: str) -> list[Task]:
     """A task for every shard that is not empty, in shard order; clips in clip id order inside.
 
-    `rows` have the columns of PLAN but `shard`.
+    `rows` have the columns of PLAN but `shard` and `latent_key`.
     """
     shards = shard_count(len(rows), samples_per_shard)
     by_shard: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda r: r["clip_id"]):
         name = shard_name(row["clip_id"], shards)
-        by_shard.setdefault(name, []).append(row | {"shard": name})
+        made_of = {name: row[name] for name in CLIP_COLUMNS if name != "signals"}
+        latent_key = fingerprint(encode_fingerprint, made_of)
+        by_shard.setdefault(name, []).append(row | {"shard": name, "latent_key": latent_key})
     return [
         Task(
             key=part_key(encode_fingerprint, [name, *(_row_hash(row) for row in members)]),
@@ -74,5 +80,6 @@ def plan_shards(rows: list[dict[str, Any]], samples_per_shard: int, encode_finge
 
 
 def _row_hash(row: dict[str, Any]) -> str:
-    """Everything of a clip that its sample depends on; not where its file lies, nor its captions."""
-    return fingerprint({name: row[name] for name in CLIP_COLUMNS})
+    """Everything of a clip that its sample depends on; not where its file lies, nor its new captions."""
+    known = {name: row[name] for name in PROVENANCE_COLUMNS if row.get(name) is not None}
+    return fingerprint({name: row[name] for name in CLIP_COLUMNS} | known)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline import tables
+from pipeline import tables, tars
 from pipeline.errors import FormatError
 from pipeline.storage import Storage, sha256_hex
 
@@ -150,14 +150,17 @@ class ShardReader:
         return json.loads(data)
 
 
-def read_samples(storage: Storage, rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
-    """The samples of index rows, read back; a latent that is not the one of its row is left out."""
+def read_tar(data: bytes) -> list[Sample]:
+    """The whole samples of a tar; one whose latent is not that of its record is left out."""
+    members, _ = tars.scan(io.BytesIO(data), len(data))
+    content = {m.name: data[m.offset : m.offset + m.nbytes] for m in members}
     found = []
-    for row in rows:
-        data = storage.read_bytes(row["shard"], offset=row["offset"], nbytes=row["nbytes"])
-        text = storage.read_bytes(row["shard"], offset=row["json_offset"], nbytes=row["json_nbytes"])
-        if sha256_hex(data) == row["sha256"]:
-            found.append(Sample(latent=parse_latent(data, row), record=json.loads(text)))
+    for name, text in content.items():
+        if name.endswith(".json") and (npy := content.get(name.removesuffix("json") + "latent.npy")):
+            record = json.loads(text)
+            row = {"sha256": record["latent_sha256"], "shape": record["latent_shape"], "shard": "a tar"}
+            if sha256_hex(npy) == record["latent_sha256"]:
+                found.append(Sample(latent=parse_latent(npy, record | row), record=record))
     return found
 
 
