@@ -94,7 +94,7 @@ def _stages(args: Args, wanted: Sequence[str]) -> int:
             with progress_bar(stage) as report:
                 if stage == "analyze":
                     found = discover(args.src)
-                    _say_ignored(found.ignored)
+                    _say_left_out(found.ignored, found.notes)
                     summaries.append(
                         analyze_corpus(
                             corpus, found.inputs, config, executor, report, retry_failed=args.retry_failed
@@ -145,6 +145,18 @@ def status(args: Args) -> int:
 
     counts = count(Corpus(args.corpus).require())
     _print(args, counts, status_lines(counts))
+    return 0
+
+
+def takedown(args: Args) -> int:
+    """Erase sources from every table and shard, and keep them from coming back."""
+    from pipeline.corpus import Corpus
+    from tokenizer_stage.takedown import as_dict, as_lines, take_down
+
+    corpus = Corpus(args.corpus).require()
+    with corpus.writing():
+        found = take_down(corpus, args.source, reason=args.reason, dry_run=args.dry_run)
+    _print(args, as_dict(found) | {"dry_run": args.dry_run}, as_lines(found, dry_run=args.dry_run))
     return 0
 
 
@@ -278,7 +290,7 @@ def vae_eval(args: Args) -> int:
 
 def bench_shots(args: Args) -> int:
     """Shot boundaries against exact truth, beside PySceneDetect's detectors."""
-    from pipeline.bench import bench_shots as bench
+    from pipeline.bench_shots import bench_shots as bench
 
     _print(args, bench(args.media, args.truth))
     return 0
@@ -310,6 +322,28 @@ def bench_analyze(args: Args) -> int:
     return 0
 
 
+def bench_fuzz(args: Args) -> int:
+    """Mutated real files: no crash of the run, no hang beyond the deadline, memory within limits."""
+    from pipeline.bench_fuzz import bench_fuzz as bench
+    from pipeline.progress import progress_bar
+
+    with progress_bar("fuzz", "files") as report:
+        result = bench(args.media, args.count, args.seed, progress=report)
+    _print(args, result)
+    return 0 if result["details"]["within_limits"] else 1
+
+
+def bench_kill(args: Args) -> int:
+    """Runs killed at random times and restarted: the same corpus, byte for byte, as an undisturbed run."""
+    from pipeline.bench_kill import bench_kill as bench
+    from pipeline.progress import progress_bar
+
+    with progress_bar("kill", "runs") as report:
+        result = bench(args.media, args.runs, args.seed, progress=report)
+    _print(args, result)
+    return 0 if result["ratio"] == 1.0 else 1
+
+
 # -- shared by the verbs --------------------------------------------------------------------------
 
 
@@ -338,10 +372,14 @@ def _print(args: Args, result: dict[str, Any], lines: Sequence[str] | None = Non
         print("\n".join(lines if lines is not None else [f"{k}: {v}" for k, v in result.items()]))
 
 
-def _say_ignored(ignored: Sequence[str]) -> None:
+def _say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
     if ignored:
         shown = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
         print(f"{len(ignored)} files without a media extension left out: {shown}", file=sys.stderr)
+    for note in notes[:20]:
+        print(note, file=sys.stderr)
+    if len(notes) > 20:
+        print(f"… and {len(notes) - 20} more notes on the sources", file=sys.stderr)
 
 
 # -- the parser -----------------------------------------------------------------------------------
@@ -387,7 +425,7 @@ def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
     def staged(name: str, function: Callable[[Args], int], example: str) -> Add:
         add = verb(name, function, example)
         if name in ("analyze", "run"):
-            add("src", nargs="+", help="media files, folders or s3:// prefixes")
+            add("src", nargs="+", help="media, folders, globs, lists, manifests, tars, s3://")
             add("--out", dest="corpus", required=True, help="the corpus folder (or s3:// prefix)")
         else:
             add("corpus", help="the corpus folder")
@@ -422,6 +460,11 @@ def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
     add("--captioner", help="as for caption")
     add("--vae", help="as for encode")
     verb("status", status, "corpus --json")("corpus")
+    add = verb("takedown", takedown, "corpus 0123456789abcdef --dry-run")
+    add("corpus")
+    add("source", nargs="+", help="a source_id, or a uri of the sources table")
+    add("--reason", default="", help="why, for takedowns.parquet")
+    add("--dry-run", action="store_true", help="list what is affected and change nothing")
     add = verb("verify", verify, "corpus")
     add("corpus")
     add("--latents", default="default", help="name of the latent set")
@@ -442,6 +485,14 @@ def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
     add = verb("bench analyze", bench_analyze, "--media videos/ --json")
     add("--media", required=True, nargs="+", help="folders of videos")
     add("--no-peer", action="store_true", help="leave PySceneDetect out")
+    add = verb("bench fuzz", bench_fuzz, "--media videos/ --count 1000 --seed 0 --json")
+    add("--media", required=True, help="folder of small media files to mutate")
+    add("--count", type=int, default=1000)
+    add("--seed", type=int, default=0)
+    add = verb("bench kill", bench_kill, "--runs 20 --seed 0 --json")
+    add("--media", help="folder of media (default: a toy world made for it)")
+    add("--runs", type=int, default=20)
+    add("--seed", type=int, default=0)
 
 
 def _model_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:

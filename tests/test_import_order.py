@@ -32,7 +32,7 @@ def test_a_file_imports_only_what_stands_above_it(path: Path) -> None:
     name = str(path.relative_to(ROOT))
     assert "ray" not in tops or name == "pipeline/ray_executor.py"
     assert "av" not in tops or name == "pipeline/media.py"
-    assert "torch" not in tops or own != "pipeline"
+    assert "torch" not in tops or own != "pipeline" or name == "pipeline/transnet.py"  # its own process
     assert "open_clip" not in tops or own == "captioner"
 
 

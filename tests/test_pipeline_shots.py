@@ -29,6 +29,13 @@ def blend(a: np.ndarray, b: np.ndarray, count: int) -> np.ndarray:
     return (1 - share) * a[-1] + share * b[0]
 
 
+def smooth(seed: int) -> np.ndarray:
+    """float [DIMENSIONS]: a picture of large patches."""
+    rng = np.random.default_rng(seed)
+    planes = [np.kron(rng.uniform(30, 220, (4, 4)), np.ones((n // 4, n // 4))).ravel() for n in (16, 8, 8)]
+    return np.concatenate(planes)
+
+
 def found(frames: np.ndarray) -> list[Boundary]:
     return find_boundaries(frames, FPS, ShotConfig())
 
@@ -93,6 +100,78 @@ def test_shots_and_transitions_cover_every_frame_once() -> None:
     covered = [f for s in split(boundaries, len(frames)) for f in range(s.start, s.end)]
     covered += [f for b in boundaries for f in range(b.first, b.frame)]
     assert sorted(covered) == list(range(len(frames)))
+
+
+def test_a_slow_pan_is_one_shot() -> None:
+    rng = np.random.default_rng(4)
+    wide = np.repeat(np.repeat(rng.uniform(20, 230, (4, 30)), 4, axis=0), 4, axis=1)  # [16, 120]
+    luma = [wide[:, x : x + 16].ravel() for x in range(100)]  # a cell a frame
+    frames = np.concatenate([luma, np.full((100, DIMENSIONS - 256), 128.0)], axis=1)
+    assert found(video(frames)) == []
+
+
+def test_an_exposure_ramp_is_no_dissolve() -> None:
+    frames = np.tile(smooth(1), (60, 1))
+    frames[:, :256] *= 1 + 0.5 * np.clip((np.arange(60) - 20) / 15, 0, 1)[:, None]
+    assert found(video(frames)) == []
+
+
+def test_a_wipe_is_told_from_a_dissolve() -> None:
+    a, b = smooth(1), smooth(2)
+    side = np.repeat(np.arange(16)[None], 16, axis=0).ravel()
+    chroma = np.repeat(np.arange(8)[None], 8, axis=0).ravel() * 2
+    column = np.concatenate([side, chroma, chroma])
+    frames = [np.where(column < k, b, a) for k in range(1, 16)]
+    (boundary,) = found(video(np.tile(a, (40, 1)), np.stack(frames), np.tile(b, (40, 1))))
+    assert boundary.kind == "wipe"
+    assert abs(boundary.first - 40) <= 2
+    assert abs(boundary.frame - 55) <= 2
+
+
+def test_a_sharper_change_is_surer() -> None:
+    a, b = shot(1, 40), shot(2, 40)
+    near = a[-1] + 0.25 * (b - a[-1])
+    (sure,), (less,) = found(video(a, b)), found(video(a, near))
+    assert sure.confidence > less.confidence >= ShotConfig().cut_probability
+
+
+@pytest.mark.parametrize("max_shot_s", [2.0, 3.3, 10.0])
+def test_long_shots_are_split_without_losing_a_frame(max_shot_s: float) -> None:
+    a, b = shot(1, 700), shot(2, 300)
+    frames = video(a, blend(a, b, 12), b)
+    boundaries = find_boundaries(frames, FPS, ShotConfig(max_shot_s=max_shot_s))
+    pieces = split(boundaries, len(frames))
+    covered = [f for s in pieces for f in range(s.start, s.end)]
+    covered += [f for b in boundaries for f in range(b.first, b.frame)]
+    assert sorted(covered) == list(range(len(frames)))
+    assert max(s.end - s.start for s in pieces) <= max_shot_s * FPS
+    assert min(s.end - s.start for s in pieces) >= 0.3 * max_shot_s * FPS - 1
+    assert [b.kind for b in boundaries if b.kind != "stride"] == ["dissolve"]
+
+
+def test_a_long_shot_is_split_where_least_happens() -> None:
+    rng = np.random.default_rng(3)
+    frames = shot(1, 300) + rng.normal(0, 6, (300, DIMENSIONS))
+    frames[140:160] = frames[140]
+    (boundary,) = find_boundaries(video(frames), FPS, ShotConfig(max_shot_s=10.0))
+    assert boundary.kind == "stride"
+    assert 140 <= boundary.frame <= 160
+
+
+def test_zero_means_no_greatest_length() -> None:
+    assert find_boundaries(video(shot(1, 2000)), 1.0, ShotConfig(max_shot_s=0.0)) == []
+
+
+def test_another_detectors_boundaries_take_the_place_of_the_own() -> None:
+    named = [Boundary(first=20, frame=20, kind="cut", confidence=0.9)]
+    frames = video(shot(1, 40), shot(2, 40))
+    assert find_boundaries(frames, FPS, ShotConfig(), named=named) == named
+
+
+def test_what_comes_later_changes_nothing_far_before() -> None:
+    parts = [video(*(shot(10 * k + i, 60) for i in range(4))) for k in range(3)]
+    whole, alone = found(np.concatenate(parts)), found(parts[0])
+    assert whole[: len(alone)] == alone
 
 
 def test_a_video_of_one_frame_is_one_shot() -> None:

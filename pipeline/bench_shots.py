@@ -1,21 +1,27 @@
-"""Shot boundaries against exact truth, framemill's beside PySceneDetect's on the same files.
+"""Shot boundaries against exact truth: framemill's beside other detectors' on the same files.
 
 In: a folder of media and its truth (a toy world's truth.jsonl, or a cuts.json: file → hard_cuts, gradual,
 jump_cuts, optional_cuts). Out: precision, recall and F1 a detector. A hard cut is found by a cut within
 one frame; a gradual transition by any boundary that touches it within two frames; a boundary at an edit
-that is neither right nor wrong (jump_cuts, optional_cuts) counts for nothing.
+that is neither right nor wrong (jump_cuts, optional_cuts) counts for nothing. What touches no gradual
+transition is a false alarm: of the gradual ones if it is said to be gradual, else of the cuts. So a detector
+that reports nothing but cuts has a gradual precision of 1.
 """
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pipeline import detectors
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import ModelError, UsageError
 from pipeline.sandbox import Sandbox
+from pipeline.transnet import HEIGHT_PX, WIDTH_PX
 
 HARD_TOLERANCE, GRADUAL_TOLERANCE = 1, 2  # frames
 Found = tuple[int, int, str]  # first frame touched, first frame of the new shot, kind
@@ -41,12 +47,15 @@ class Score:
     gradual_right: int = 0
     gradual_true: int = 0
     gradual_false: int = 0
+    gradual_typed: int = 0  # found by a boundary that says it is gradual
 
     def add(self, found: Sequence[Found], truth: Truth) -> None:
         """Counts one file's boundaries."""
         reach = [(a - GRADUAL_TOLERANCE, b + GRADUAL_TOLERANCE) for a, b in truth.gradual]
         self.gradual_true += len(reach)
-        self.gradual_right += sum(any(f <= b and a <= t for f, t, _ in found) for a, b in reach)
+        kinds = [{kind for f, t, kind in found if f <= b and a <= t} for a, b in reach]
+        self.gradual_right += sum(bool(k) for k in kinds)
+        self.gradual_typed += sum(bool(k - {"cut"}) for k in kinds)
         self.hard_true += len(truth.hard)
         left = list(truth.hard)
         for first, frame, kind in found:
@@ -65,20 +74,34 @@ class Score:
                 self.gradual_false += 1
 
     def figures(self) -> dict[str, float]:
-        precision = self.hard_right / self.hard_found if self.hard_found else 1.0
-        recall = self.hard_right / self.hard_true if self.hard_true else 1.0
-        f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+        hard = _ratio(self.hard_right, self.hard_found), _ratio(self.hard_right, self.hard_true)
+        gradual_found = self.gradual_right + self.gradual_false
+        gradual = (
+            _ratio(self.gradual_right, gradual_found),
+            _ratio(self.gradual_right, self.gradual_true),
+        )
         return {
-            "hard_f1": round(f1, 4),
-            "hard_precision": round(precision, 4),
-            "hard_recall": round(recall, 4),
-            "gradual_recall": round(self.gradual_right / self.gradual_true if self.gradual_true else 1.0, 4),
+            "hard_f1": _f1(*hard),
+            "hard_precision": round(hard[0], 4),
+            "hard_recall": round(hard[1], 4),
+            "gradual_f1": _f1(*gradual),
+            "gradual_precision": round(gradual[0], 4),
+            "gradual_recall": round(gradual[1], 4),
+            "gradual_typed": round(_ratio(self.gradual_typed, self.gradual_right), 4),
             "gradual_false": self.gradual_false,
         }
 
 
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def _f1(precision: float, recall: float) -> float:
+    return round(2 * precision * recall / (precision + recall), 4) if precision + recall else 0.0
+
+
 def bench_shots(media: str, truth_file: str) -> dict[str, Any]:
-    """`ratio`: hard-cut F1 of framemill over that of the best PySceneDetect detector at its defaults."""
+    """`ratio`: hard-cut F1 of framemill over that of the best other detector at its defaults."""
     truths = [t for t in read_truth(Path(truth_file)) if (Path(media) / t.file).exists()]
     if not truths:
         raise UsageError(
@@ -87,11 +110,27 @@ def bench_shots(media: str, truth_file: str) -> dict[str, Any]:
     details: dict[str, Any] = {"files": len(truths)}
     with Sandbox() as box:
         details["framemill"] = _score(truths, lambda file: _framemill(box, Path(media) / file))
-    for name in ("content", "adaptive", "hash", "histogram"):
-        details[name] = _score(truths, lambda file, name=name: _scenedetect(name, Path(media) / file))  # type: ignore[misc]
-    best = max(("content", "adaptive", "hash", "histogram"), key=lambda n: details[n]["hard_f1"])
-    ratio = details["framemill"]["hard_f1"] / max(details[best]["hard_f1"], 1e-9)
-    return {"name": "shots", "ratio": round(ratio, 4), "against": f"scenedetect {best}", "details": details}
+        for name in detectors.SCENEDETECT:
+            detect = partial(_scenedetect, name)
+            details[name] = _attempt(name, truths, lambda file, detect=detect: detect(Path(media) / file))  # type: ignore[misc]
+        with contextlib.ExitStack() as stack:
+            net: list[detectors.TransNet] = []  # started with the first file
+
+            def transnet(file: str) -> list[Found]:
+                if not net:
+                    net.append(stack.enter_context(detectors.TransNet()))
+                return _transnet(net[0], box, Path(media) / file)
+
+            details["transnetv2"] = _attempt("transnetv2", truths, transnet)
+    others = [n for n in detectors.NAMES if "hard_f1" in details.get(n, {})]
+    best = max(others, key=lambda n: details[n]["hard_f1"], default=None)
+    ratio = details["framemill"]["hard_f1"] / max(details[best]["hard_f1"], 1e-9) if best else None
+    return {
+        "name": "shots",
+        "ratio": ratio and round(ratio, 4),
+        "against": best and f"{best} at its defaults",
+        "details": details,
+    }
 
 
 def read_truth(path: Path) -> Iterator[Truth]:
@@ -117,26 +156,36 @@ def read_truth(path: Path) -> Iterator[Truth]:
         )
 
 
-def _score(truths: Sequence[Truth], detect: Callable[[str], Sequence[Found]]) -> dict[str, float]:
+def _score(truths: Sequence[Truth], detect: Callable[[str], Sequence[Found]]) -> dict[str, Any]:
     score = Score()
     for truth in truths:
         score.add(detect(truth.file), truth)
     return score.figures()
 
 
+def _attempt(name: str, truths: Sequence[Truth], detect: Callable[[str], Sequence[Found]]) -> dict[str, Any]:
+    """The score, or why there is none: a detector that is not installed."""
+    try:
+        detectors.check(name)
+    except ModelError as error:
+        return {"skipped": str(error)}
+    return _score(truths, detect)
+
+
 def _framemill(box: Sandbox, path: Path) -> list[Found]:
     clips = sorted(box.analyze(path, AnalyzeConfig()).clips, key=lambda c: int(c["start_frame"]))
-    pairs = itertools.pairwise(clips)
+    pairs = [(a, b) for a, b in itertools.pairwise(clips) if b["boundary_in"] != "stride"]
     return [(a["end_frame"], b["start_frame"], b["boundary_in"]) for a, b in pairs]
 
 
 def _scenedetect(name: str, path: Path) -> list[Found]:
-    try:
-        import scenedetect
-    except ImportError as error:
-        raise ModelError(
-            "PySceneDetect is not installed", fix="pip install 'framemill[scenedetect]'"
-        ) from error
-    detector = getattr(scenedetect, f"{name.capitalize()}Detector")()
-    scenes = scenedetect.detect(str(path), detector)
+    """As its users call it: its own reader, its own defaults."""
+    import scenedetect
+
+    scenes = scenedetect.detect(str(path), getattr(scenedetect, f"{name.capitalize()}Detector")())
     return [(start.frame_num, start.frame_num, "cut") for start, _ in scenes[1:]]
+
+
+def _transnet(net: detectors.TransNet, box: Sandbox, path: Path) -> list[Found]:
+    frames = box.thumbnails(path, width_px=WIDTH_PX, height_px=HEIGHT_PX)
+    return [(b.first, b.frame, b.kind) for b in net.boundaries(frames)]
