@@ -130,6 +130,11 @@ class Storage:
         with _errors("read", f"{self.root}/{rel}"), self._fs.open_input_file(self._path(rel)) as stream:
             return pq.read_table(stream, columns=list(columns))
 
+    def column_names(self, rel: str) -> list[str]:
+        """The columns of a Parquet file."""
+        with _errors("read", f"{self.root}/{rel}"), self._fs.open_input_file(self._path(rel)) as stream:
+            return pq.read_schema(stream).names
+
     def write_bytes(self, rel: str, data: bytes) -> None:
         """Commits `data` under `rel`: all of it or nothing."""
         path = self._path(rel)
@@ -155,13 +160,20 @@ class Storage:
 
     def walk(self) -> Iterator[FileInfo]:
         """Every file below the root, in path order, hidden files and folders left out."""
+        return (_file_info(info, remote=is_remote(self.root)) for _, info in self._files())
+
+    def find(self, suffix: str) -> tuple[str, ...]:
+        """Paths, relative to the root, of the files that `walk` finds and that end so."""
+        return tuple(rel for rel, _ in self._files() if rel.endswith(suffix))
+
+    def _files(self) -> Iterator[tuple[str, pafs.FileInfo]]:
         selector = pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
         with _errors("list", self.root):
             infos = self._fs.get_file_info(selector)
         for info in sorted((i for i in infos if i.type == pafs.FileType.File), key=lambda i: i.path):
             rel = info.path.removeprefix(self._base).lstrip("/")
             if not any(part.startswith(".") for part in rel.split("/")):
-                yield _file_info(info, remote=is_remote(self.root))
+                yield rel, info
 
     def sweep_temporary(self) -> int:
         """Deletes what a killed writer left behind; call it only while nothing else writes here."""

@@ -20,6 +20,7 @@ from pipeline.storage import local_path
 from tokenizer_stage.encode import kept_clips, read_frames, span_of
 from tokenizer_stage.eval_vae import psnr_db
 from tokenizer_stage.shards import ShardReader
+from tokenizer_stage.takedown import traces
 from tokenizer_stage.vae import load_vae
 from tokenizer_stage.video import to_video
 
@@ -30,7 +31,7 @@ MAX_DRIFT = 0.02  # re-encoded against stored, in standard deviations; float16 r
 def verify(corpus: Corpus, name: str, decode_back: int) -> dict[str, Any]:
     """The report of one latent set; `decode_back` samples are read from their source again."""
     reader = ShardReader(f"{corpus.root}/latents/{name}")
-    errors = _against_judged(corpus, reader) + _tars_on_disk(reader)
+    errors = _against_judged(corpus, reader) + _tars_on_disk(reader) + _taken_down(corpus)
     bad = 0
     for row in reader.rows():
         problem = _problem(reader, row)
@@ -69,6 +70,13 @@ def _tars_on_disk(reader: ShardReader) -> list[str]:
     return [f"{s}: not in the index" for s in sorted(there - indexed)] + [
         f"{s}: missing" for s in sorted(indexed - there)
     ]
+
+
+def _taken_down(corpus: Corpus) -> list[str]:
+    """What is left of sources that were taken down, in any table or shard."""
+    ids = corpus.takedowns()["source_id"].to_pylist()
+    left = traces(corpus, ids) if ids else None
+    return [f"{path}: holds what was taken down" for path in (*left.tables, *left.shards)] if left else []
 
 
 def _problem(reader: ShardReader, row: dict[str, Any]) -> str:
