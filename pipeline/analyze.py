@@ -21,21 +21,36 @@ from pipeline.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus, plan_tasks
 from pipeline.faults import forget_failed
 from pipeline.runner import Executor, RunSummary, run
 from pipeline.sandbox import Sandbox
+from pipeline.segments import Paths, join_segments, make_segments, sweep_segments
 from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
-from pipeline.storage import local_path
+from pipeline.storage import Storage, local_path
 
 Rows = list[dict[str, Any]]
-HOW_NOT_WHAT: dict[str, Any] = {"sources_per_task": 0, "deadline_s": 0.0, "memory_gb": 0.0}  # change no row
+HOW_NOT_WHAT: dict[str, Any] = {  # change no row
+    "sources_per_task": 0,
+    "deadline_s": 0.0,
+    "memory_gb": 0.0,
+    "segment_s": 0.0,
+    "segment_min_mb": 0.0,
+}
 
 
 class AnalyzeStage:
-    """One task is a few files. The decoding child lives as long as the worker."""
+    """One task is a few files. The decoding child lives as long as the worker. `segments`: where the parts
+    lie of sources that were decoded in parts, in the corpus at `root`."""
 
     name = "analyze"
-    version = 1
+    version = 2
 
-    def __init__(self, config: AnalyzeConfig, taken_down: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        config: AnalyzeConfig,
+        taken_down: frozenset[str] = frozenset(),
+        root: str = "",
+        segments: Paths | None = None,
+    ) -> None:
         self.config, self.taken_down = config, taken_down
+        self.root, self.segments = root, segments or {}
         self.resources = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
         self._box: Sandbox | None = None
 
@@ -89,7 +104,13 @@ class AnalyzeStage:
         assert self._box is not None, "setup() comes first"
         with local_path(uri) as path:
             known["source_id"] = _source_id(path)
-            return None if known["source_id"] in self.taken_down else self._box.analyze(path, self.config)
+            if known["source_id"] in self.taken_down:
+                return None
+            if paths := self.segments.get(known["source_key"]):
+                joined = join_segments(Storage(self.root), paths, path, self.config, self._box)
+                if not isinstance(joined, Failure):
+                    return joined
+            return self._box.analyze(path, self.config)
 
 
 def analyze_corpus(
@@ -103,15 +124,20 @@ def analyze_corpus(
 ) -> RunSummary:
     """Takes `inputs` as the corpus's files and analyzes those that no current part covers; those that
     failed again when asked to."""
-    stage = AnalyzeStage(config.analyze, frozenset(corpus.takedowns()["source_id"].to_pylist()))
-    current = fingerprint(replace(config.analyze, **HOW_NOT_WHAT), stage.version)
+    current = fingerprint(replace(config.analyze, **HOW_NOT_WHAT), AnalyzeStage.version)
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
-    corpus.record(config, stage.name, current)
+    corpus.record(config, AnalyzeStage.name, current)
     if retry_failed:
-        forget_failed(corpus, "sources", stage.name, tables.SOURCES)
+        forget_failed(corpus, "sources", AnalyzeStage.name, tables.SOURCES)
     done = set(corpus.sources()["source_key"].to_pylist())
     tasks = plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
-    return run(stage, tasks, executor, corpus.root, progress)
+    segments = make_segments(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
+    taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
+    stage = AnalyzeStage(config.analyze, taken_down, corpus.root, segments)
+    summary = run(stage, tasks, executor, corpus.root, progress)
+    if not summary.lost:
+        sweep_segments(corpus)
+    return summary
 
 
 def _source_id(path: Path) -> str:

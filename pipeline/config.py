@@ -42,6 +42,8 @@ class AnalyzeConfig:
     max_pixels: int = 100_000_000  # declared width × height; more is refused from the header
     deadline_s: float = 600.0  # a source that takes longer fails
     memory_gb: float = 4.0  # address space of the decoding child
+    segment_s: float = 600.0  # longer sources are decoded in parts of this length, in parallel; 0: never
+    segment_min_mb: float = 32.0  # smaller files are not asked how long they are
     shots: ShotConfig = field(default_factory=ShotConfig)
 
 
@@ -203,7 +205,7 @@ def _spelled_out(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nested(path: str, value: Any) -> dict[str, Any]:
-    """"a.b", 1 -> {"a": {"b": 1}}"""
+    """ "a.b", 1 -> {"a": {"b": 1}}"""
     *tables, last = path.split(".")
     nested: dict[str, Any] = {last: value}
     for name in reversed(tables):

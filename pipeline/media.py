@@ -45,6 +45,7 @@ class MediaInfo:
     rotation: int  # degrees counter-clockwise, already applied to width and height
     fps: float  # 0 when the header has no rate
     duration_s: float  # declared for the video stream; 0 when unknown
+    length_s: float  # the same, or else declared for the whole file
     has_audio: bool
 
 
@@ -183,6 +184,40 @@ def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 
         yield from _timed(container, stream, damage)
 
 
+def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator[Frame]:
+    """Frames from a keyframe at or before `time_s` on, with the times that `decode` gives them; MediaError
+    where there is no such keyframe, at damage, and when times do not rise. Some streams give garbage after a
+    seek without any error: compare with what is known."""
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        if stream.codec_context.width * stream.codec_context.height > max_pixels or stream.time_base is None:
+            raise MediaError("cannot seek")
+        _set_threads(stream, THREADS)
+        first = next(_decoded(container, stream, Damage()), None)
+        if first is None or (origin_s := _seconds(first)) is None:
+            raise MediaError("cannot seek: no times")
+        try:
+            container.seek(int((origin_s + time_s) / stream.time_base), stream=stream)
+        except av.FFmpegError as error:
+            raise MediaError(f"cannot seek: {error.strerror}") from error
+        damage, scaler, last_s = Damage(), Scaler(), -1.0
+        for index, picture in enumerate(_decoded(container, stream, damage)):
+            shown_s = _seconds(picture)
+            if (
+                shown_s is None
+                or damage.dropped
+                or (picture.width, picture.height) != (first.width, first.height)
+            ):
+                raise MediaError("damaged after a seek")
+            now_s = shown_s - origin_s
+            if now_s <= last_s or (index == 0 and not (picture.key_frame and now_s <= time_s + 1e-3)):
+                raise MediaError("no keyframe to decode from")
+            last_s = now_s
+            yield Frame(index, now_s, _quarter(picture.rotation), picture, scaler)
+        if damage.dropped:
+            raise MediaError("damaged after a seek")
+
+
 def read_span(
     path: str | Path,
     times_s: Sequence[float],
@@ -206,7 +241,10 @@ def read_span(
     part = [v / side for v, side in zip(crop, (info.width, info.height) * 2, strict=True)]  # now fractions
     size = (width_px, height_px)
     if expected_phash is not None and times_s[0] > SEEK_AFTER_S:
-        found = _pick(_sought(path, times_s[0], max_pixels), times_s, part, size)
+        try:
+            found = _pick(decode_from(path, times_s[0], max_pixels=max_pixels), times_s, part, size)
+        except MediaError:
+            found = []
         if found and hamming(perceptual_hash(found[0]), expected_phash) <= SEEK_BITS:
             return np.stack(found)  # [T, H, W, 3]
     damage = Damage()
@@ -216,6 +254,19 @@ def read_span(
     if not found:
         raise MediaError(f"no frame at {times_s[0]:.3f} s")
     return np.stack(found)  # [T, H, W, 3]
+
+
+def thumbnails(path: str | Path, width_px: int, height_px: int, *, max_pixels: int) -> np.ndarray:
+    """Every good frame, the same ones that the analysis sees: uint8 [N, H, W, 3] RGB."""
+    for threads in (THREADS, 1):  # of a damaged file the surviving frames depend on the threads
+        damage = Damage()
+        frames = decode(path, damage, max_pixels=max_pixels, threads=threads)
+        found = [frame.rgb(width_px, height_px) for frame in frames]
+        if not damage.dropped:
+            break
+    if not found:
+        raise MediaError("no frame can be decoded")
+    return np.stack(found)  # [N, H, W, 3]
 
 
 def write_video(
@@ -274,6 +325,8 @@ def _video_stream(container: av.container.InputContainer, path: str | Path) -> a
         if not stream.disposition & av.stream.Disposition.attached_pic:
             if stream.codec_context is None:
                 raise MediaError("no decoder for the video stream")
+            if not stream.codec_context.width or not stream.codec_context.height:
+                raise MediaError("the video stream has no picture size")
             return stream
     raise MediaError("no video stream")
 
@@ -284,6 +337,7 @@ def _info(container: av.container.InputContainer, stream: av.VideoStream, rotati
         aspect = 1.0
     width, height = round(stream.codec_context.width * aspect), stream.codec_context.height
     declared = stream.duration * stream.time_base if stream.duration and stream.time_base else 0
+    whole_s = container.duration / av.time_base if container.duration else 0.0
     return MediaInfo(
         container=container.format.name,
         codec=stream.codec_context.codec.canonical_name,
@@ -292,6 +346,7 @@ def _info(container: av.container.InputContainer, stream: av.VideoStream, rotati
         rotation=rotation % 360,
         fps=float(stream.average_rate or stream.guessed_rate or 0),
         duration_s=float(declared),
+        length_s=float(declared) or whole_s,
         has_audio=bool(container.streams.audio),
     )
 
@@ -355,31 +410,6 @@ def _timed(container: av.container.InputContainer, stream: av.VideoStream, damag
             damage.gaps.append(index)
         lost = damage.dropped
         yield Frame(index, last_s, _quarter(picture.rotation), picture, scaler)
-
-
-def _sought(path: str | Path, time_s: float, max_pixels: int) -> Iterator[Frame]:
-    """Frames from a keyframe at or before `time_s` on; nothing when there is no trustworthy one."""
-    with _open(path) as container:
-        stream = _video_stream(container, path)
-        if stream.codec_context.width * stream.codec_context.height > max_pixels or stream.time_base is None:
-            return
-        _set_threads(stream, THREADS)
-        first = next(_decoded(container, stream, Damage()), None)
-        if first is None or (origin_s := _seconds(first)) is None:
-            return
-        try:
-            container.seek(int((origin_s + time_s) / stream.time_base), stream=stream)
-        except av.FFmpegError:
-            return
-        damage, scaler = Damage(), Scaler()
-        for index, picture in enumerate(_decoded(container, stream, damage)):
-            shown_s = _seconds(picture)
-            fresh = index or (
-                picture.key_frame and shown_s is not None and shown_s <= origin_s + time_s + 1e-3
-            )
-            if shown_s is None or not fresh or damage.dropped or picture.width != first.width:
-                return
-            yield Frame(index, shown_s - origin_s, _quarter(picture.rotation), picture, scaler)
 
 
 def _pick(

@@ -55,16 +55,24 @@ class Sandbox:
 
     def analyze(self, path: str | Path, config: AnalyzeConfig) -> SourceAnalysis:
         """Everything one pass over the file tells; a file that cannot be decoded raises MediaError."""
-        header, data = self._call("analyze", path=str(path), config=asdict(config))
-        at = 0
-        for strip in header["strips"]:
-            sizes = strip.pop("sizes")
-            strip["frames"] = []
-            for size in sizes:
-                strip["frames"].append(data[at : at + size])
-                at += size
-            strip["print"] = strip["frames"].pop()
-        return SourceAnalysis(source=header["source"], clips=header["clips"], strips=header["strips"])
+        return _analysis(*self._call("analyze", path=str(path), config=asdict(config)))
+
+    def count_parts(self, path: str | Path, config: AnalyzeConfig) -> int:
+        """Into how many parts (pipeline/parts.py) a long file is cut."""
+        return int(self._call("count_parts", path=str(path), config=asdict(config))[0]["parts"])
+
+    def watch_part(self, path: str | Path, config: AnalyzeConfig, part: int, parts: int) -> bytes:
+        """The pass over one part of a long file, packed; MediaError when parts cannot be trusted."""
+        config_row = asdict(config)
+        return self._call("watch_part", path=str(path), config=config_row, part=part, parts=parts)[1]
+
+    def join_parts(self, path: str | Path, config: AnalyzeConfig, packed: Sequence[bytes]) -> SourceAnalysis:
+        """What `analyze` gives, from all parts; MediaError when they do not fit."""
+        sizes = [len(data) for data in packed]
+        joined = b"".join(packed)
+        return _analysis(
+            *self._call("join_parts", joined, path=str(path), config=asdict(config), sizes=sizes)
+        )
 
     def read_span(
         self,
@@ -93,6 +101,11 @@ class Sandbox:
             expected_phash=expected_phash,
         )
         return np.frombuffer(data, np.uint8).reshape(header["shape"])  # [T, H, W, 3]
+
+    def thumbnails(self, path: str | Path, *, width_px: int, height_px: int) -> np.ndarray:
+        """uint8 [N, H, W, 3] RGB: every frame, whole and scaled. For sizes at which a whole video fits."""
+        header, data = self._call("thumbnails", path=str(path), width_px=width_px, height_px=height_px)
+        return np.frombuffer(data, np.uint8).reshape(header["shape"])  # [N, H, W, 3]
 
     def write_video(self, path: str | Path, frames: np.ndarray, fps: float, crf: int = 16) -> None:
         """Encode uint8 RGB [T, H, W, 3] (even sizes) to H.264 in MP4."""
@@ -166,6 +179,18 @@ class Sandbox:
                 ) from error
             self.confined = tuple(hello["confined"])
         return self._child
+
+
+def _analysis(header: dict[str, Any], data: bytes) -> SourceAnalysis:
+    at = 0
+    for strip in header["strips"]:
+        sizes = strip.pop("sizes")
+        strip["frames"] = []
+        for size in sizes:
+            strip["frames"].append(data[at : at + size])
+            at += size
+        strip["print"] = strip["frames"].pop()
+    return SourceAnalysis(source=header["source"], clips=header["clips"], strips=header["strips"])
 
 
 def send(stream: IO[bytes], header: dict[str, Any], data: bytes) -> None:

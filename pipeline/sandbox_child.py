@@ -1,8 +1,9 @@
 """The child of `pipeline.sandbox`: answers its calls under limits of memory, one after another.
 
-In: messages on stdin. Out: messages on stdout. Runs three functions and no others: analyze, read_span,
-write_video. Never: torch, the network, another program, a pickle; and it does not outlive its parent. Each
-file is decoded in a thread that can read only that file (pipeline.confine, as far as the kernel can).
+In: messages on stdin. Out: messages on stdout. Runs a few functions and no others: analyze, and the same in
+parts (count_parts, watch_part, join_parts), read_span, thumbnails, write_video. Never: torch, the network,
+another program, a pickle; and it does not outlive its parent. Each file is decoded in a thread that can read
+only that file (pipeline.confine, as far as the kernel can).
 """
 
 import os
@@ -12,16 +13,17 @@ import threading
 import time
 from fractions import Fraction
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline import media, onepass
+from pipeline import media, onepass, parts
 from pipeline.config import AnalyzeConfig, ShotConfig
 from pipeline.confine import forbid_sockets_and_programs, has_landlock, read_only
 from pipeline.errors import FramemillError, UsageError
-from pipeline.sandbox import receive, send
+from pipeline.sandbox import SourceAnalysis, receive, send
 from pipeline.stage import Failure, guard
 
 MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
@@ -30,26 +32,39 @@ MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
 def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
     """Runs one of the functions a parent may ask for; there are no others."""
     function = request.pop("function")
-    if function == "analyze":
-        config = request["config"]
-        config["shots"] = ShotConfig(**config["shots"])
-        found = onepass.analyze_file(Path(request["path"]), AnalyzeConfig(**config))
-        buffers = [[*strip["frames"], strip["print"]] for strip in found.strips]
-        frames = [buffer for several in buffers for buffer in several]
-        strips = [
-            s | {"frames": None, "print": None, "sizes": [len(b) for b in several]}
-            for s, several in zip(found.strips, buffers, strict=True)
-        ]
-        return {"source": found.source, "clips": found.clips, "strips": strips}, b"".join(frames)
+    if function in ("analyze", "count_parts", "watch_part", "join_parts"):
+        path, config = Path(request["path"]), request["config"]
+        config = AnalyzeConfig(**(config | {"shots": ShotConfig(**config["shots"])}))
+        if function == "count_parts":
+            return {"parts": parts.count_parts(path, config)}, b""
+        if function == "watch_part":
+            return {}, parts.watch_part(path, config, request["part"], request["parts"])
+        if function == "analyze":
+            return _packed(onepass.analyze_file(path, config))
+        ends = list(accumulate(request["sizes"], initial=0))
+        return _packed(parts.join_parts(path, config, [data[a:b] for a, b in pairwise(ends)]))
     if function == "read_span":
         span = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
         return {"shape": list(span.shape)}, span.tobytes()
+    if function == "thumbnails":
+        small = media.thumbnails(**request, max_pixels=MAX_PIXELS)
+        return {"shape": list(small.shape)}, small.tobytes()
     if function == "write_video":
         pixels = np.frombuffer(data, np.uint8).reshape(request["shape"])
         fps = Fraction(request["fps"]).limit_denominator(1001)
         media.write_video(request["path"], pixels, fps, crf=request["crf"])
         return {}, b""
     raise UsageError(f"no function {function!r}")
+
+
+def _packed(found: SourceAnalysis) -> tuple[dict[str, Any], bytes]:
+    buffers = [[*strip["frames"], strip["print"]] for strip in found.strips]
+    frames = [buffer for several in buffers for buffer in several]
+    strips = [
+        s | {"frames": None, "print": None, "sizes": [len(b) for b in several]}
+        for s, several in zip(found.strips, buffers, strict=True)
+    ]
+    return {"source": found.source, "clips": found.clips, "strips": strips}, b"".join(frames)
 
 
 def _serve(memory_bytes: int) -> None:
