@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import media, shots, signals, stills
+from pipeline import bars, camera, media, shots, signals, stills
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
 from pipeline.fingerprint import clip_print, perceptual_hash
@@ -67,9 +67,10 @@ def describe(
     """The rows that follow from what a pass has seen."""
     source = _source_row(info, seen, damage)
     found = shots.find_boundaries(seen.descriptors, source["fps"], config.shots, damage.gaps)
+    usual = _crop(seen, source, None)
     clips, strips = [], []
     for shot in shots.split(found, len(seen.times_s)):
-        clip, strip = _clip(shot, seen, source, config, damage.gaps)
+        clip, strip = _clip(shot, seen, source, config, damage.gaps, usual)
         clips.append(clip)
         strips.append(strip)
     return SourceAnalysis(source=source, clips=clips, strips=strips)
@@ -113,7 +114,7 @@ def _source_row(info: media.MediaInfo, seen: Seen, damage: media.Damage) -> Rows
 
 
 def _clip(
-    shot: shots.Shot, seen: Seen, source: Rows, config: AnalyzeConfig, gaps: Sequence[int]
+    shot: shots.Shot, seen: Seen, source: Rows, config: AnalyzeConfig, gaps: Sequence[int], usual: bars.Box
 ) -> tuple[Rows, Rows]:
     """The clip row and the filmstrip of one shot."""
     inside = between(seen, shot.start, shot.end)
@@ -123,7 +124,7 @@ def _clip(
     else:
         end_s = float(seen.times_s[shot.end])
     numbers = signals.clip_signals(inside.rows, inside.close, inside.descriptors, times_s)
-    crop = _crop(inside, source["width"], source["height"])
+    crop = _crop(inside, source, usual)
     strip = _filmstrip(inside, crop, source, config)
     active = (crop[0] / source["width"], crop[1] / source["height"])
     active += ((crop[0] + crop[2]) / source["width"], (crop[1] + crop[3]) / source["height"])
@@ -143,6 +144,7 @@ def _clip(
         "boundary_out": shot.boundary_out,
         "boundary_confidence": shot.confidence,
         "signals": numbers,
+        "camera": camera.kind(numbers),
         "phash": [perceptual_hash(frame) for frame in shown],
         "status": "ok",
         "reason": None,
@@ -150,9 +152,10 @@ def _clip(
     return clip, strip
 
 
-def _crop(clip: Seen, width: int, height: int) -> tuple[int, int, int, int]:
-    """The active picture over a clip, [x, y, w, h] in display pixels."""
-    return signals.active_picture(_sampled(clip.bright_rows, height), _sampled(clip.bright_columns, width))
+def _crop(part: Seen, source: Rows, usual: bars.Box | None) -> bars.Box:
+    """The active picture over a part of a pass, [x, y, w, h] in display pixels."""
+    rows = _sampled(part.bright_rows, source["height"])  # [K, H]
+    return bars.active_picture(rows, _sampled(part.bright_columns, source["width"]), usual)
 
 
 def _sampled(profiles: np.ndarray, count: int) -> np.ndarray:

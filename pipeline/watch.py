@@ -20,6 +20,7 @@ from pipeline import media, signals
 from pipeline.candidates import Chooser
 from pipeline.config import AnalyzeConfig
 from pipeline.descriptor import descriptors
+from pipeline.flow import Follower
 
 BATCH_FRAMES = 8  # more spare few calls, and push pictures out of the processor's cache
 CLOSE_LONG_PX = 640
@@ -51,7 +52,7 @@ def watch(
 ) -> Seen | None:
     """The pass over these frames; None when there is none. `opens`, `ends`: they begin, end the video."""
     size = fit(info.width, info.height, config.thumb_long_px, least=16)
-    chooser = Chooser(opens=opens)
+    chooser, follower = Chooser(opens=opens), Follower()
     times_s: list[float] = []
     measured: list[tuple[np.ndarray, np.ndarray]] = []  # descriptors and rows, a batch each
     looks: dict[int, dict[str, Any]] = {}  # index → what is kept of a candidate
@@ -61,6 +62,7 @@ def watch(
         measured.append((grids, signals.measure(y, u, v, last[1] if last else None)))
         cuts = [k for k, frame in enumerate(batch) if frame.index in damage.gaps[-len(batch) :]]
         chosen = chooser.choose([frame.time_s for frame in batch], grids, cuts)
+        follower.follow([frame.time_s for frame in batch], y)
         first = len(times_s)
         for k, close in sorted(chosen.items()):
             if first + k not in looks and (k >= 0 or last):
@@ -72,7 +74,9 @@ def watch(
         return None
     if ends and len(times_s) - 1 not in looks:
         looks[len(times_s) - 1] = _look(last[0], info, config, close=False)
-    return _seen(times_s, measured, looks)
+    seen = _seen(times_s, measured, looks)
+    follower.fill(seen.rows)
+    return seen
 
 
 def join(parts: list[Seen]) -> Seen:
