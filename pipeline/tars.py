@@ -37,6 +37,9 @@ def scan(stream: IO[bytes], size_bytes: int) -> tuple[list[Member], str]:
                 if info.offset_data + info.size > size_bytes:
                     return members, f"cut off inside {info.name}"
                 members.append(Member(name=info.name, offset=info.offset_data, nbytes=info.size))
+            stream.seek(tar.offset)
+            if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a bad header for the end
+                return members, f"damaged or cut off at byte {tar.offset}"
     except (tarfile.TarError, EOFError) as error:
         return members, str(error) or "not a tar"
     return members, ""
