@@ -76,8 +76,10 @@ class Chooser:
 
 def _change(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The difference of pairs [B], less the structure that plain pictures (fades, black) seem to change."""
-    plain = (contrast(a) < PLAIN) & (contrast(b) < PLAIN)
-    return difference(a, b) - 0.25 * plain
+    found = difference(a, b)
+    if found.max(initial=0.0) >= JUMP:
+        found -= 0.25 * ((contrast(a) < PLAIN) & (contrast(b) < PLAIN))
+    return found
 
 
 def _passes(before_s: float, time_s: float, origin_s: float, spacing_s: float) -> bool:

@@ -126,10 +126,10 @@ def _clip(
     numbers = signals.clip_signals(inside.rows, inside.close, inside.descriptors, times_s)
     crop = _crop(inside, source, usual)
     strip = _filmstrip(inside, crop, source, config)
-    active = (crop[0] / source["width"], crop[1] / source["height"])
-    active += ((crop[0] + crop[2]) / source["width"], (crop[1] + crop[3]) / source["height"])
+    x, y, w, h = crop
+    sides = source["width"], source["height"]
+    active = x / sides[0], y / sides[1], (x + w) / sides[0], (y + h) / sides[1]
     strip["print"] = clip_print(inside.descriptors, times_s, end_s, active).tobytes()
-    shown = [_pixels(frame) for frame in strip["frames"]]
     clip = {
         "kind": "video",
         "start_s": float(times_s[0]),
@@ -145,7 +145,7 @@ def _clip(
         "boundary_confidence": shot.confidence,
         "signals": numbers,
         "camera": camera.kind(numbers),
-        "phash": [perceptual_hash(frame) for frame in shown],
+        "phash": [perceptual_hash(_grey(frame)) for frame in strip["frames"]],
         "status": "ok",
         "reason": None,
     }
@@ -171,7 +171,7 @@ def _filmstrip(clip: Seen, crop: tuple[int, int, int, int], source: Rows, config
     times_s = clip.times_s[clip.shown]
     wanted = np.linspace(times_s[0], times_s[-1], config.strip_frames)
     chosen = sorted({int(np.abs(times_s - t).argmin()) for t in wanted})
-    frames = [clip.jpegs[i] for i in chosen]
+    frames = [jpeg(clip.pictures[i], config.strip_quality) for i in chosen]
     if crop != (0, 0, source["width"], source["height"]):
         frames = [_cut(frame, crop, source, config.strip_quality) for frame in frames]
     return {"times_s": [float(times_s[i]) for i in chosen], "frames": frames}
@@ -227,6 +227,13 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
     tiny = clip_print(grid, np.zeros(1), 0.0, (0.0, 0.0, 1.0, 1.0))
     frames = {"times_s": [0.0], "frames": [jpeg(strip, config.strip_quality)], "print": tiny.tobytes()}
     return SourceAnalysis(source=source, clips=[clip], strips=[frames])
+
+
+def _grey(data: bytes) -> np.ndarray:
+    """uint8 luma [H, W] of a JPEG; its chroma is not decoded."""
+    picture = Image.open(io.BytesIO(data))
+    picture.draft("L", picture.size)
+    return np.asarray(picture)
 
 
 def _pixels(data: bytes) -> np.ndarray:

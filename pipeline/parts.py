@@ -24,7 +24,7 @@ from pipeline.candidates import LOOK_BACK_S
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
 from pipeline.sandbox import SourceAnalysis
-from pipeline.watch import Seen, between, join, watch
+from pipeline.watch import Seen, between, join, jpeg, watch
 
 LAST_LONGER = 0.1  # of a part: headers round up, and a sliver is not worth a seek
 SHARED = 12  # frames on each side of a joint that are compared
@@ -75,7 +75,8 @@ def watch_part(path: Path, config: AnalyzeConfig, part: int, parts: int) -> byte
             lead=seen.descriptors[before],
             tail_times_s=seen.times_s[after],
             tail=seen.descriptors[after],
-        )
+        ),
+        config.strip_quality,
     )
 
 
@@ -88,12 +89,12 @@ def join_parts(path: Path, config: AnalyzeConfig, packed: Sequence[bytes]) -> So
     return onepass.describe(media.probe(path), join([p.seen for p in parts]), config, media.Damage())
 
 
-def pack(part: Part) -> bytes:
+def pack(part: Part, quality: int) -> bytes:
     """NumPy's own archive; the JPEGs in one row."""
     arrays = {f.name: getattr(part.seen, f.name) for f in fields(Seen)}
-    jpegs = arrays.pop("jpegs")
+    jpegs = [jpeg(picture, quality) for picture in arrays.pop("pictures")]
     arrays |= {f.name: getattr(part, f.name) for f in fields(Part) if f.name != "seen"}
-    arrays["jpeg_bytes"] = np.array([len(jpeg) for jpeg in jpegs], np.int64)
+    arrays["jpeg_bytes"] = np.array([len(data) for data in jpegs], np.int64)
     arrays["jpegs"] = np.frombuffer(b"".join(jpegs), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
@@ -104,10 +105,10 @@ def unpack(data: bytes) -> Part:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
         arrays = dict(archive)
     ends = np.cumsum(arrays.pop("jpeg_bytes")).tolist()
-    joined = arrays["jpegs"].tobytes()
+    joined = arrays.pop("jpegs").tobytes()
     jpegs = [joined[a:b] for a, b in pairwise([0, *ends])]
     around = {f.name: arrays.pop(f.name) for f in fields(Part) if f.name != "seen"}
-    return Part(seen=Seen(**(arrays | {"jpegs": jpegs})), **around)
+    return Part(seen=Seen(**(arrays | {"pictures": jpegs})), **around)
 
 
 def _until(frames: Iterable[media.Frame], end_s: float) -> Iterator[media.Frame]:

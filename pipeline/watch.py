@@ -22,8 +22,12 @@ from pipeline.config import AnalyzeConfig
 from pipeline.descriptor import descriptors
 from pipeline.flow import Follower
 
+RAW_BYTES = 64 << 20  # of pictures not yet encoded; most never need to be
 BATCH_FRAMES = 8  # more spare few calls, and push pictures out of the processor's cache
 CLOSE_LONG_PX = 640
+
+
+Picture = bytes | np.ndarray  # JPEG, or uint8 RGB [H, W, 3] on the way there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,7 @@ class Seen:
     descriptors: np.ndarray  # uint8 [N, descriptor.DIMENSIONS]
     rows: np.ndarray  # signals.FRAME [N]
     shown: np.ndarray  # int32 [K], indices of the candidates
-    jpegs: list[bytes]  # [K], upright, long side at most strip_long_px
+    pictures: list[Picture]  # [K], upright, long side at most strip_long_px
     close_at: np.ndarray  # int32 [M], indices of the close-ups
     close: np.ndarray  # signals.CLOSE [M]
     bright_rows: np.ndarray  # uint8 [M, H], the brightest luma of each row, upright, full range
@@ -56,6 +60,7 @@ def watch(
     times_s: list[float] = []
     measured: list[tuple[np.ndarray, np.ndarray]] = []  # descriptors and rows, a batch each
     looks: dict[int, dict[str, Any]] = {}  # index → what is kept of a candidate
+    raw: list[int] = []  # those whose picture is not encoded
     last: tuple[media.Frame, np.ndarray] | None = None  # the frame before the batch, its thumbnail's luma
     for batch, (y, u, v) in _batches(frames, size):
         grids = descriptors(y, u, v)
@@ -68,6 +73,11 @@ def watch(
             if first + k not in looks and (k >= 0 or last):
                 frame = last[0] if k < 0 and last else batch[k]
                 looks[first + k] = _look(frame, info, config, close=close)
+                raw.append(first + k)
+        if sum(looks[i]["picture"].nbytes for i in raw) > RAW_BYTES:
+            for i in raw:
+                looks[i]["picture"] = jpeg(looks[i]["picture"], config.strip_quality)
+            raw = []
         times_s += [frame.time_s for frame in batch]
         last = batch[-1], y[-1]
     if last is None:
@@ -87,7 +97,7 @@ def join(parts: list[Seen]) -> Seen:
         descriptors=np.concatenate([p.descriptors for p in parts]),
         rows=np.concatenate([p.rows for p in parts]),
         shown=np.concatenate([p.shown + s for p, s in zip(parts, starts, strict=True)]),
-        jpegs=[jpeg for p in parts for jpeg in p.jpegs],
+        pictures=[picture for p in parts for picture in p.pictures],
         bright_rows=np.concatenate([p.bright_rows for p in parts]),
         bright_columns=np.concatenate([p.bright_columns for p in parts]),
         close_at=np.concatenate([p.close_at + s for p, s in zip(parts, starts, strict=True)]).astype(
@@ -106,7 +116,7 @@ def between(seen: Seen, start: int, end: int) -> Seen:
         descriptors=seen.descriptors[start:end],
         rows=seen.rows[start:end],
         shown=seen.shown[k] - np.int32(start),
-        jpegs=seen.jpegs[k],
+        pictures=seen.pictures[k],
         bright_rows=seen.bright_rows[m],
         bright_columns=seen.bright_columns[m],
         close_at=seen.close_at[m] - np.int32(start),
@@ -120,10 +130,12 @@ def fit(width: int, height: int, long_px: int, least: int) -> tuple[int, int]:
     return max(least, round(width * scale)), max(least, round(height * scale))
 
 
-def jpeg(pixels: np.ndarray, quality: int) -> bytes:
-    """uint8 RGB [H, W, 3] as JPEG, chroma at full size."""
+def jpeg(picture: Picture, quality: int) -> bytes:
+    """The picture as JPEG, chroma at full size."""
+    if isinstance(picture, bytes):
+        return picture
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
     return buffer.getvalue()
 
 
@@ -147,7 +159,7 @@ def _batches(
 def _look(frame: media.Frame, info: media.MediaInfo, config: AnalyzeConfig, *, close: bool) -> dict[str, Any]:
     """What is kept of a candidate."""
     picture = frame.small_rgb(*fit(info.width, info.height, config.strip_long_px, least=2))
-    look: dict[str, Any] = {"jpeg": jpeg(picture, config.strip_quality)}
+    look: dict[str, Any] = {"picture": picture}
     if close:
         luma, full_range = frame.coded_luma()  # uint8 [H, W]
         small = frame.luma(*fit(info.width, info.height, CLOSE_LONG_PX, least=2))
@@ -169,7 +181,7 @@ def _seen(
         descriptors=np.concatenate([grids for grids, _ in measured]),
         rows=np.concatenate([rows for _, rows in measured]),
         shown=np.array(shown, np.int32),
-        jpegs=[looks[i]["jpeg"] for i in shown],
+        pictures=[looks[i]["picture"] for i in shown],
         bright_rows=np.stack([looks[i]["rows"] for i in close_at]),
         bright_columns=np.stack([looks[i]["columns"] for i in close_at]),
         close_at=np.array(close_at, np.int32),
