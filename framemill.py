@@ -32,7 +32,7 @@ def toyworld(args: Args) -> int:
 
     chosen = [f"videos={args.videos}", f"images={args.images}", f"seed={args.seed}"]
     config = load(ToyWorldConfig(), args.config, [*chosen, *args.set])
-    with progress_bar("toyworld", "files") as report:
+    with progress_bar("toyworld", "files", machine=args.json) as report:
         render_corpus(
             Path(args.out), config, progress=lambda done, total: report(done, total, {}), workers=args.workers
         )
@@ -82,40 +82,40 @@ def _stages(args: Args, wanted: Sequence[str]) -> int:
     from pipeline.corpus import Corpus
     from pipeline.discover import discover
     from pipeline.judge import judge_corpus
-    from pipeline.progress import progress_bar
+    from pipeline.progress import progress_table
 
     corpus = Corpus(args.corpus)
     fresh = "analyze" in wanted
     config = _config(args, None if fresh else corpus.require().config())
     executor = _executor(args)
     summaries: list[RunSummary] = []
-    with corpus.writing():
+    with corpus.writing(), progress_table(machine=args.json) as progress:
         for stage in wanted:
-            with progress_bar(stage) as report:
-                if stage == "analyze":
-                    found = discover(args.src)
-                    _say_left_out(found.ignored, found.notes)
-                    summaries.append(
-                        analyze_corpus(
-                            corpus, found.inputs, config, executor, report, retry_failed=args.retry_failed
-                        )
+            report = progress(stage)
+            if stage == "analyze":
+                found = discover(args.src)
+                _say_left_out(found.ignored, found.notes)
+                summaries.append(
+                    analyze_corpus(
+                        corpus, found.inputs, config, executor, report, retry_failed=args.retry_failed
                     )
-                elif stage == "judge":
-                    summaries.append(judge_corpus(corpus, config))
-                elif stage == "caption":
-                    from captioner.recaption import recaption_corpus
+                )
+            elif stage == "judge":
+                summaries.append(judge_corpus(corpus, config))
+            elif stage == "caption":
+                from captioner.recaption import recaption_corpus
 
-                    summaries.append(
-                        recaption_corpus(corpus, config, executor, report, retry_failed=args.retry_failed)
-                    )
-                elif stage == "encode":
-                    from tokenizer_stage.encode import encode_corpus
+                summaries.append(
+                    recaption_corpus(corpus, config, executor, report, retry_failed=args.retry_failed)
+                )
+            elif stage == "encode":
+                from tokenizer_stage.encode import encode_corpus
 
-                    summaries.append(
-                        encode_corpus(corpus, config, executor, report, retry_failed=args.retry_failed)
-                    )
-                elif stage == "report":
-                    summaries.append(_report(corpus, None))
+                summaries.append(
+                    encode_corpus(corpus, config, executor, report, retry_failed=args.retry_failed)
+                )
+            elif stage == "report":
+                summaries.append(_report(corpus, None))
     return _finish(args, corpus, summaries)
 
 
@@ -203,7 +203,7 @@ def train(args: Args) -> int:
     chosen = {"steps": args.steps, "init": args.init}
     overrides = [f"{key}={json.dumps(value)}" for key, value in chosen.items() if value is not None]
     config = load(TrainConfig(), args.config, [*overrides, *args.set])
-    with progress_bar("train", "steps") as report:
+    with progress_bar("train", "steps", machine=args.json) as report:
         corpus = Corpus(args.corpus).require()
         summary = train_model(
             corpus, args.out, config, latents=args.latents, captions=args.captions, progress=report
@@ -217,7 +217,7 @@ def train_eval(args: Args) -> int:
     from pipeline.progress import progress_bar
     from training.evaluate import evaluate
 
-    with progress_bar("train eval", "prompts") as report:
+    with progress_bar("train eval", "prompts", machine=args.json) as report:
         _print(args, evaluate(args.run, prompts=args.prompts, steps=args.steps, progress=report))
     return 0
 
@@ -250,7 +250,7 @@ def captioner_train(args: Args) -> int:
     from pipeline.config import load
     from pipeline.progress import progress_bar
 
-    with progress_bar("captioner", "steps") as report:
+    with progress_bar("captioner", "steps", machine=args.json) as report:
         config = load(TrainConfig(), args.config, args.set)
         _print(args, train_captioner(args.toyworld, args.out, config, progress=report))
     return 0
@@ -261,7 +261,7 @@ def captioner_eval(args: Args) -> int:
     from captioner.evaluate import evaluate
     from pipeline.progress import progress_bar
 
-    with progress_bar("captioner eval", "clips") as report:
+    with progress_bar("captioner eval", "clips", machine=args.json) as report:
         _print(args, evaluate(args.captioner, args.toyworld, progress=report))
     return 0
 
@@ -272,7 +272,7 @@ def vae_train(args: Args) -> int:
     from pipeline.progress import progress_bar
     from tokenizer_stage.train_vae import TrainVaeConfig, train_vae
 
-    with progress_bar("vae", "steps") as report:
+    with progress_bar("vae", "steps", machine=args.json) as report:
         config = load(TrainVaeConfig(), args.config, args.set)
         _print(args, train_vae(args.media, args.out, config, progress=report))
     return 0
@@ -283,7 +283,7 @@ def vae_eval(args: Args) -> int:
     from pipeline.progress import progress_bar
     from tokenizer_stage.eval_vae import evaluate
 
-    with progress_bar("vae eval", "files") as report:
+    with progress_bar("vae eval", "files", machine=args.json) as report:
         _print(args, evaluate(args.vae, args.media, progress=report))
     return 0
 
@@ -327,7 +327,7 @@ def bench_fuzz(args: Args) -> int:
     from pipeline.bench_fuzz import bench_fuzz as bench
     from pipeline.progress import progress_bar
 
-    with progress_bar("fuzz", "files") as report:
+    with progress_bar("fuzz", "files", machine=args.json) as report:
         result = bench(args.media, args.count, args.seed, progress=report)
     _print(args, result)
     return 0 if result["details"]["within_limits"] else 1
@@ -338,7 +338,7 @@ def bench_kill(args: Args) -> int:
     from pipeline.bench_kill import bench_kill as bench
     from pipeline.progress import progress_bar
 
-    with progress_bar("kill", "runs") as report:
+    with progress_bar("kill", "runs", machine=args.json) as report:
         result = bench(args.media, args.runs, args.seed, progress=report)
     _print(args, result)
     return 0 if result["ratio"] == 1.0 else 1

@@ -1,71 +1,136 @@
-"""Progress of long work: a live bar on a terminal, a line now and then in a log. Always on stderr."""
+"""Progress of long work on stderr: a live table on a terminal, a line now and then in a log, JSON lines for
+machines.
 
+In: report(done, total, facts) calls. Out: for each stage what is done, how fast, how long still, and its
+facts (ok, failed, …). Never: anything on stdout.
+"""
+
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 
-LOG_EVERY_S = 10.0
+LOG_EVERY_S, JSON_EVERY_S = 10.0, 1.0
 Progress = Callable[[int, int, Mapping[str, object]], None]
 
 
 @contextmanager
-def progress_bar(title: str, unit: str = "tasks") -> Iterator[Progress]:
-    """Yields report(done, total, facts); shows title, done/total, rate, time left and the facts."""
-    if sys.stderr.isatty():
-        with _rich_bar(title) as report:
-            yield report
-    else:
-        yield _log_lines(title, unit)
+def progress_bar(title: str, unit: str = "tasks", *, machine: bool = False) -> Iterator[Progress]:
+    """Yields report(done, total, facts) of a single stage."""
+    with progress_table(unit, machine=machine) as stage:
+        yield stage(title)
 
 
 @contextmanager
-def _rich_bar(title: str) -> Iterator[Progress]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as RichProgress
-
-    columns = (
-        TextColumn("[bold]{task.description:<10}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    bar = RichProgress(
-        *columns, TimeRemainingColumn(), TextColumn("{task.fields[facts]}"), console=Console(stderr=True)
-    )
-    with bar:
-        shown = bar.add_task(title, total=None, facts="")
-
-        def report(done: int, total: int, facts: Mapping[str, object]) -> None:
-            bar.update(shown, completed=done, total=total, facts=_line(facts))
-
-        yield report
+def progress_table(unit: str = "tasks", *, machine: bool = False) -> Iterator[Callable[[str], Progress]]:
+    """Yields stage(title), which gives that stage's report; stages appear with their first report. With
+    `machine` it is one JSON object a line: stage, done, total, rate (a second), eta_s, counts."""
+    if machine:
+        yield lambda title: _lines(JSON_EVERY_S, partial(_json_line, title))
+    elif sys.stderr.isatty():
+        with _live_table() as stage:
+            yield stage
+    else:
+        yield lambda title: _lines(LOG_EVERY_S, partial(_log_line, title, unit))
 
 
-def _log_lines(title: str, unit: str) -> Progress:
-    started = time.monotonic()
-    last = started - LOG_EVERY_S
+class Pace:
+    """Items a second since the first report (a resumed run begins with many done), and seconds to go."""
+
+    def __init__(self) -> None:
+        self.started_s = time.monotonic()
+        self._first: tuple[int, float] | None = None
+
+    def __call__(self, done: int, total: int) -> tuple[float, float | None]:
+        """(rate, seconds still to go: None before anything was seen to be done)."""
+        now_s = time.monotonic()
+        self._first = self._first or (done, now_s)
+        before, since_s = self._first
+        rate = (done - before) / (now_s - since_s) if now_s > since_s else 0.0
+        if done >= total:
+            return rate, 0.0
+        return rate, (total - done) / rate if rate else None
+
+
+def _lines(every_s: float, line: Callable[[Pace, int, int, Mapping[str, object]], str]) -> Progress:
+    """Prints line(pace, done, total, facts) at the first report, at the last, and every so often."""
+    pace = Pace()
+    last = pace.started_s - every_s
 
     def report(done: int, total: int, facts: Mapping[str, object]) -> None:
         nonlocal last
-        now = time.monotonic()
-        if now - last >= LOG_EVERY_S or done == total:
+        now, text = time.monotonic(), line(pace, done, total, facts)
+        if now - last >= every_s or done == total:
             last = now
-            print(
-                f"{title}: {done}/{total} {unit}, {now - started:.0f} s {_line(facts)}".rstrip(),
-                file=sys.stderr,
-            )
+            print(text, file=sys.stderr, flush=True)
 
     return report
 
 
-def _line(facts: Mapping[str, object]) -> str:
-    shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in sorted(facts.items()))
-    return ", ".join(shown)
+def _log_line(title: str, unit: str, pace: Pace, done: int, total: int, facts: Mapping[str, object]) -> str:
+    rate, eta_s = pace(done, total)
+    parts = [f"{title}: {done}/{total} {unit}", f"{time.monotonic() - pace.started_s:.0f} s"]
+    if rate:
+        parts.append(f"{rate:.3g}/s")
+    if eta_s:
+        parts.append(f"eta {_clock(eta_s)}")
+    return ", ".join([*parts, *_shown(facts)])
+
+
+def _json_line(title: str, pace: Pace, done: int, total: int, facts: Mapping[str, object]) -> str:
+    rate, eta_s = pace(done, total)
+    eta_s = None if eta_s is None else round(eta_s, 1)
+    line = {"stage": title, "done": done, "total": total, "rate": round(rate, 4), "eta_s": eta_s}
+    return json.dumps(line | {"counts": dict(facts)}, ensure_ascii=False, default=str)
+
+
+@contextmanager
+def _live_table() -> Iterator[Callable[[str], Progress]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
+    table = RichProgress(
+        TextColumn("[bold]{task.description:<10}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TextColumn("{task.fields[facts]}"),
+        console=Console(stderr=True),
+    )
+
+    def stage(title: str) -> Progress:
+        pace, rows = Pace(), []
+
+        def report(done: int, total: int, facts: Mapping[str, object]) -> None:
+            rate, eta_s = pace(done, total)
+            left = f"eta {_clock(eta_s)}" if eta_s else ""
+            row = {"pace": f"{rate:.3g}/s {left}" if rate else "", "facts": ", ".join(_marked(facts))}
+            if not rows:
+                rows.append(table.add_task(title, total=total, **row))
+            table.update(rows[0], completed=done, total=total, **row)
+
+        return report
+
+    with table:
+        yield stage
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _shown(facts: Mapping[str, object]) -> list[str]:
+    return [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in sorted(facts.items())]
+
+
+def _marked(facts: Mapping[str, object]) -> list[str]:
+    """The facts, failures in red."""
+    return [
+        f"[red]{fact}[/red]" if fact.startswith("failed ") and fact != "failed 0" else fact
+        for fact in _shown(facts)
+    ]

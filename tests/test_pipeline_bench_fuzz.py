@@ -31,5 +31,6 @@ def test_forty_mutants_neither_crash_nor_hang_nor_swell(media_dir: Path) -> None
 
 
 def test_nothing_to_mutate_is_said(tmp_path: Path) -> None:
+    (tmp_path / "large.mp4").write_bytes(bytes(400_000))
     with pytest.raises(UsageError, match="no media file"):
         bench_fuzz(str(tmp_path), 1, 0)
