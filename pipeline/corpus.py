@@ -144,7 +144,7 @@ class Corpus:
         """source_id → its PROVENANCE columns; of equal files, those of the first by uri."""
         names = [name for name, _ in tables.PROVENANCE]
         rows = self.sources().select(["source_id", *names]).to_pylist()
-        return {row.pop("source_id"): row for row in reversed(rows)}
+        return {row.pop("source_id"): row for row in reversed(rows) if row["source_id"]}
 
     def clips(self) -> pa.Table:
         """A row a clip, sorted by clip_id. Files of equal content share their clips."""
@@ -155,7 +155,7 @@ class Corpus:
         taken: set[str] = set()
         found = []
         for key, sources in self._analyzed():
-            fresh = pa.array(sorted(set(sources["source_id"].to_pylist()) - taken), pa.string())
+            fresh = pa.array(sorted(set(sources["source_id"].drop_null().to_pylist()) - taken), pa.string())
             taken |= set(fresh.to_pylist())
             rows = self._table(f"clips/{key}.parquet", tables.CLIPS)
             found.append((key, rows.filter(pc.is_in(rows["source_id"], value_set=fresh)).sort_by("clip_id")))

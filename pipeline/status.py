@@ -27,7 +27,7 @@ def status(corpus: Corpus) -> dict[str, Any]:
             "pending": inputs.num_rows - sources.num_rows,
             "status": _counts(sources["status"]),
             "reasons": _counts(sources.filter(pc.equal(sources["status"], "failed"))["reason"]),
-            "copies": sources.num_rows - len(set(sources["source_id"].to_pylist())),
+            "copies": len(ids := sources["source_id"].drop_null()) - len(set(ids.to_pylist())),
             "duration_s": round(pc.sum(sources["duration_s"]).as_py() or 0.0, 3),
         },
         "clips": {

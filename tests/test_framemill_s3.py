@@ -1,0 +1,255 @@
+"""S3 against a real server (moto's) and a proxy that fails: the same rows as on a local disk.
+
+The server runs in an environment of its own, because its dependencies do not fit those pinned here:
+`python -m venv .s3 && .s3/bin/pip install 'moto[server]==5.2.5'`; or name its command in $FRAMEMILL_MOTO.
+"""
+
+import http.client
+import http.server
+import os
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from framemill import main
+from pipeline import storage
+from pipeline.corpus import Corpus
+from pipeline.discover import discover
+from pipeline.errors import StorageError
+from pipeline.storage import Storage, local_path, stat
+from pipeline.toyworld import ToyWorldConfig, render_corpus
+
+pytestmark = pytest.mark.slow
+BUCKET = "s3://bucket"
+SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
+SHARDS = ["--set", "encode.samples_per_shard=4", "--max-failed", "0.5"]
+
+
+@pytest.fixture(scope="module")
+def server_port() -> Iterator[int]:
+    """A fresh S3 server with one bucket."""
+    here = Path(__file__).resolve().parents[1] / ".s3" / "bin" / "moto_server"
+    beside = Path(sys.executable).with_name("moto_server")
+    named = [os.environ.get("FRAMEMILL_MOTO"), str(here), str(beside), shutil.which("moto_server")]
+    command = next((c for c in named if c and Path(c).is_file()), None)
+    if command is None:
+        pytest.skip("no moto_server; see the head of this file")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([command, "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(120):
+            try:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+                connection.request("PUT", "/bucket")
+                assert connection.getresponse().status == 200
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield port
+    finally:
+        server.kill()
+        server.wait()
+
+
+class FaultyProxy(http.server.ThreadingHTTPServer):
+    """Passes requests on, but answers a share of them as a store in trouble does."""
+
+    daemon_threads = True
+
+    def __init__(self, server_port: int, share: float, faults: tuple[str, ...], seed: int = 0) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behind, self.share, self.faults = server_port, share, faults
+        self.draw, self.lock, self.seen = random.Random(seed), threading.Lock(), Counter[str]()
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def next_fault(self) -> str:
+        with self.lock:
+            fault = self.draw.choice(self.faults) if self.draw.random() < self.share else "none"
+            self.seen[fault] += 1
+            return fault
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A connection that was dropped on purpose is no news."""
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: FaultyProxy
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Silent."""
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        fault = self.server.next_fault()
+        if fault.isdigit():
+            code = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied"}[fault]
+            self._answer(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
+        elif fault != "drop":
+            behind = http.client.HTTPConnection("127.0.0.1", self.server.behind)
+            behind.request(self.command, self.path, body, dict(self.headers))
+            found = behind.getresponse()
+            data = found.read()
+            self._answer(found.status, dict(found.getheaders()), data, cut_off=fault == "cut")
+        if fault in ("drop", "cut"):
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
+
+    def _answer(self, status: int, headers: dict[str, str], data: bytes, *, cut_off: bool = False) -> None:
+        self.send_response_only(status)
+        length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
+        for name, value in headers.items():
+            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data[: len(data) // 2] if cut_off else data)
+
+
+@pytest.fixture
+def s3(server_port: int, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The environment that points at the server, to point elsewhere with."""
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    point_at(monkeypatch, server_port)
+    return monkeypatch
+
+
+def point_at(patch: pytest.MonkeyPatch, port: int) -> None:
+    patch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A manifest of a few toy files, one of them inside a tar, one broken, one missing."""
+    folder = tmp_path_factory.mktemp("raw")
+    render_corpus(folder, ToyWorldConfig(videos=3, images=1, seed=5, min_shots=1, max_shots=2))
+    with tarfile.open(folder / "set.tar", "w") as tar:
+        tar.add(folder / "videos" / "v000002.mp4", "in/000.mp4")
+    (folder / "broken.mp4").write_bytes(b"not a video at all")
+    names = ["broken.mp4", "gone.mp4", "set.tar", "videos/v000000.mp4", "videos/v000001.mp4"]
+    lines = [f"{name},caption {i},CC0" for i, name in enumerate([*names, "images/i000000.png"])]
+    (folder / "list.csv").write_text("\n".join(["uri,caption,licence", *lines]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    out = tmp_path_factory.mktemp("local") / "corpus"
+    assert main(["run", str(raw / "list.csv"), "--out", str(out), *SMALL, *SHARDS]) == 0
+    return Corpus(str(out))
+
+
+def upload(raw: Path) -> str:
+    bucket = Storage(f"{BUCKET}/raw")
+    for path in raw.rglob("*"):
+        if path.is_file() and not bucket.exists(str(path.relative_to(raw))):
+            bucket.write_bytes(str(path.relative_to(raw)), path.read_bytes())
+    return f"{BUCKET}/raw/list.csv"
+
+
+def rows(corpus: Corpus) -> dict[str, pa.Table]:
+    """Every table without the columns that say where a file lies."""
+    index = corpus.storage.read_bytes("latents/default/index.parquet")
+    return {
+        "sources": corpus.sources().drop_columns(["source_key", "uri"]),
+        "reasons": corpus.sources()["reason"],
+        "clips": corpus.clips(),
+        "strips": corpus.strips(),
+        "judged": corpus.judged(),
+        "captions": corpus.captions("builtin"),
+        "index": pa.table({"bytes": [index]}),
+    }
+
+
+def tars(corpus: Corpus) -> dict[str, bytes]:
+    names = corpus.storage.list("latents/default", ".tar")
+    return {name: corpus.storage.read_bytes(f"latents/default/{name}") for name in names}
+
+
+def assert_same(corpus: Corpus, local: Corpus) -> None:
+    assert corpus.sources().num_rows == 6
+    there, here = rows(corpus), rows(local)
+    assert [name for name in here if not there[name].equals(here[name])] == []
+    assert tars(corpus) == tars(local)
+
+
+def test_a_run_on_s3_gives_the_rows_of_a_local_run(
+    s3: pytest.MonkeyPatch, raw: Path, local: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = f"{BUCKET}/plain/corpus"
+    assert main(["run", upload(raw), "--out", root, *SMALL, *SHARDS]) == 0
+    assert_same(Corpus(root), local)
+    gone = next(row for row in Corpus(root).sources().to_pylist() if row["uri"].endswith("gone.mp4"))
+    assert (gone["status"], gone["original"]) == ("failed", "caption 1")
+    assert main(["verify", root, "--decode-back", "1"]) == 0
+    source_id = Corpus(root).clips()["source_id"][0].as_py()
+    assert main(["takedown", root, source_id]) == 0
+    assert source_id not in str(rows(Corpus(root))["index"])
+
+
+def test_the_same_rows_when_requests_fail(
+    s3: pytest.MonkeyPatch, server_port: int, raw: Path, local: Corpus
+) -> None:
+    manifest = upload(raw)
+    proxy = FaultyProxy(server_port, 0.05, ("500", "503", "drop", "cut"), seed=1)
+    point_at(s3, proxy.server_port)
+    root = f"{BUCKET}/faulty/corpus"
+    assert main(["run", manifest, "--out", root, *SMALL, *SHARDS]) == 0
+    proxy.share = 0.0
+    assert_same(Corpus(root), local)
+    assert all(proxy.seen[fault] for fault in proxy.faults)
+
+
+def test_large_objects_ranges_lists_and_globs(s3: pytest.MonkeyPatch) -> None:
+    bucket, data = Storage(f"{BUCKET}/large"), random.Random(0).randbytes(25_000_000)
+    bucket.write_bytes("a/big.mp4", data)
+    assert bucket.read_bytes("a/big.mp4") == data
+    assert bucket.read_bytes("a/big.mp4", offset=12_345_678, nbytes=10) == data[12_345_678:12_345_688]
+    with local_path(f"{BUCKET}/large/a/big.mp4") as path:
+        assert path.read_bytes() == data
+        assert path.suffix == ".mp4"
+    assert bucket.list("a", ".mp4") == ["big.mp4"]
+    assert discover([f"{BUCKET}/la*/*/*.mp4"]).inputs["uri"].to_pylist() == [f"{BUCKET}/large/a/big.mp4"]
+    bucket.delete("a/big.mp4")
+    assert stat(f"{BUCKET}/large/a/big.mp4") is None
+
+
+def test_what_cannot_pass_fails_at_once_and_what_may_is_tried_again(
+    s3: pytest.MonkeyPatch, server_port: int
+) -> None:
+    Storage(f"{BUCKET}/faults").write_bytes("x", b"1")
+    s3.setattr(storage, "S3_ATTEMPTS", 3)
+    storage._s3.cache_clear()
+    for fault, expected, requests in (("403", "access denied", {1}), ("503", "3 attempts failed", {2, 3})):
+        proxy = FaultyProxy(server_port, 1.0, (fault,))
+        point_at(s3, proxy.server_port)
+        with pytest.raises(StorageError, match=expected):
+            Storage(f"{BUCKET}/faults").write_bytes("x", b"2")
+        assert proxy.seen[fault] in requests  # under load an attempt may end before it arrives
+    point_at(s3, server_port)
+    storage._s3.cache_clear()
+    with pytest.raises(StorageError, match="no such file"):
+        Storage(f"{BUCKET}/faults").read_bytes("nothing")
+    assert Storage(f"{BUCKET}/faults").read_bytes("x") == b"1"
