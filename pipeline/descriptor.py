@@ -19,7 +19,7 @@ DIMENSIONS = LUMA_SIZE + 2 * CHROMA_SIZE
 PLACES = LUMA_SIZE // 4 + 2 * (CHROMA_SIZE // 4)  # means of 2 x 2 cells
 PALETTE = LUMA_SIZE // 8 + 2 * (CHROMA_SIZE // 4)  # means of 8 and of 4 neighbours in the sorted order
 NOISE = 4.0  # variance that coding noise adds to a plain picture's cells
-BLOCK = 4096  # frames: bounds what a pass over all frames holds in float at a time
+BLOCK = 1024  # frames: bounds what a pass over all frames holds in float at a time
 
 
 def descriptors(y: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
@@ -85,16 +85,22 @@ def unexplained_by_shift(a: np.ndarray, b: np.ndarray, reach: int = 5) -> tuple[
     """How unlike pairs of luma grids [K, DIMENSIONS] stay under the best shift of up to `reach` cells (a
     moving camera): the least 1 - correlation, and the least luma difference (0 to 1) plus a quarter of it,
     each float32 [K]."""
-    a = a[:, :LUMA_SIZE].astype(np.float32).reshape(-1, LUMA_CELLS, LUMA_CELLS)
-    b = b[:, :LUMA_SIZE].astype(np.float32).reshape(-1, LUMA_CELLS, LUMA_CELLS)
     structure, both = (np.full(len(a), np.inf, np.float32) for _ in range(2))
-    for down in range(-reach, reach + 1):
-        for across in range(-reach, reach + 1):
-            p, q = _part(a, down, across), _part(b, -down, -across)  # [K, cells in view]
-            unlike = 1 - correlation(p, q)  # [K]
-            structure = np.minimum(structure, unlike)
-            both = np.minimum(both, np.abs(p - q).mean(axis=1) / 255 + 0.25 * unlike)
+    for block in _blocks(0, len(a)):
+        p, q = (_luma(x[block]) for x in (a, b))
+        for down in range(-reach, reach + 1):
+            for across in range(-reach, reach + 1):
+                here, there = _part(p, down, across), _part(q, -down, -across)  # [B, cells in view]
+                unlike = 1 - correlation(here, there)  # [B]
+                structure[block] = np.minimum(structure[block], unlike)
+                colour = np.abs(here - there).mean(axis=1) / 255
+                both[block] = np.minimum(both[block], colour + 0.25 * unlike)
     return structure, both
+
+
+def _luma(frames: np.ndarray) -> np.ndarray:
+    """[B, DIMENSIONS] to float32 [B, LUMA_CELLS, LUMA_CELLS]."""
+    return frames[:, :LUMA_SIZE].astype(np.float32).reshape(-1, LUMA_CELLS, LUMA_CELLS)
 
 
 def _part(grids: np.ndarray, down: int, across: int) -> np.ndarray:
