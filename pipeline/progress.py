@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 LOG_EVERY_S, JSON_EVERY_S = 10.0, 1.0
 Progress = Callable[[int, int, Mapping[str, object]], None]
@@ -89,7 +90,7 @@ def _json_line(title: str, pace: Pace, done: int, total: int, facts: Mapping[str
 @contextmanager
 def _live_table() -> Iterator[Callable[[str], Progress]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
     from rich.progress import Progress as RichProgress
 
     table = RichProgress(
@@ -102,12 +103,16 @@ def _live_table() -> Iterator[Callable[[str], Progress]]:
     )
 
     def stage(title: str) -> Progress:
-        pace, rows = Pace(), []
+        pace = Pace()
+        rows: list[TaskID] = []
 
         def report(done: int, total: int, facts: Mapping[str, object]) -> None:
             rate, eta_s = pace(done, total)
             left = f"eta {_clock(eta_s)}" if eta_s else ""
-            row = {"pace": f"{rate:.3g}/s {left}" if rate else "", "facts": ", ".join(_marked(facts))}
+            row: dict[str, Any] = {
+                "pace": f"{rate:.3g}/s {left}" if rate else "",
+                "facts": ", ".join(_marked(facts)),
+            }
             if not rows:
                 rows.append(table.add_task(title, total=total, **row))
             table.update(rows[0], completed=done, total=total, **row)

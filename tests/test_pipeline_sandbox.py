@@ -9,10 +9,16 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.errors import MediaError
+from pipeline.analyze import AnalyzeStage
+from pipeline.config import AnalyzeConfig
+from pipeline.discover import discover
+from pipeline.errors import FramemillError, MediaError
 from pipeline.sandbox import Sandbox
+from pipeline.stage import Task
 
 
 @pytest.fixture
@@ -53,6 +59,30 @@ def test_too_much_memory_is_refused(video: Path) -> None:
         with pytest.raises(MediaError, match=r"memory|allocate"):
             span(box, video, side=16000)
         assert span(box, video).shape == (1, 8, 8, 3)
+
+
+def test_a_source_past_its_deadline_fails_and_the_next_goes_on(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "b.mp4").write_bytes(video.read_bytes() + bytes(8))
+    stage = AnalyzeStage(AnalyzeConfig(deadline_s=3.0))
+    stage.setup()
+    assert stage._box is not None
+    os.kill(stage._box._running().pid, signal.SIGSTOP)  # the first file hangs
+    result = stage.process(Task(key="k", inputs=discover([str(tmp_path)]).inputs))
+    rows = pq.read_table(pa.BufferReader(result.outputs[-1].data)).to_pylist()
+    stage._box.close()
+    assert [(row["status"], row["reason"]) for row in rows] == [
+        ("failed", "decoding took longer than 3 s"),
+        ("ok", None),
+    ]
+
+
+def test_a_child_that_cannot_start_is_no_fault_of_the_file(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with Sandbox() as box, pytest.raises(FramemillError, match="does not start") as error:
+        span(box, video)
+    assert not isinstance(error.value, MediaError)  # it would cost every file one failed row
 
 
 def test_the_parent_loads_no_codec_and_the_child_ends_with_it() -> None:
