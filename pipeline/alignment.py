@@ -24,7 +24,7 @@ CROPS = (0.0, 0.02, 0.04, 0.06, -0.02, -0.04, -0.06)  # a side, of the first cli
 STILL = 1.0  # rms change (0-255) of the cells of a clip in which nothing moves
 ROUNDING = 0.3  # rms of rounding to whole levels
 MIN_SHARED = 0.75  # of the shorter clip must lie in the longer one
-HOPELESS = 0.5  # picture correlation without a crop below which no crop is tried
+HOPELESS, SURE = 0.5, 0.97  # picture times motion correlation without a crop: only between is one tried
 LUMA = PRINT_LUMA**2
 
 
@@ -44,7 +44,7 @@ def align(a: np.ndarray, b: np.ndarray, mirrored: bool = False) -> Alignment:
     """The best alignment of two prints; `mirrored` flips the second left to right."""
     a, b = a.astype(np.float32), (mirror(b) if mirrored else b).astype(np.float32)
     best, shown = _search(a, b), (a, b)
-    if best[0] >= HOPELESS:
+    if HOPELESS <= best[0] < SURE:
         for share in CROPS[1:]:
             pair = cropped(a, share), cropped(b, -share)
             found = _search(*pair)

@@ -5,6 +5,8 @@ In: uint8 arrays. Out: a *print*, the clip as a tiny film (four samples a second
 pictures (pHash, Zauner 2010) that survive scaling, re-encoding and small brightness changes. Never: files.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 PRINT_HZ = 4  # samples a second: half a second apart already differs under motion, a tenth is redundant
@@ -64,6 +66,7 @@ def resample(
     return overlap_weights(side, high, rows) @ planes @ overlap_weights(side, wide, columns).T
 
 
+@lru_cache(maxsize=256)
 def overlap_weights(cells: int, size: int, part: tuple[float, float]) -> np.ndarray:
     """float32 [cells, size]: how much of each of `size` cells lies in each of `cells` cells over `part` (two
     shares of the whole). Rows add up to one."""
@@ -71,7 +74,9 @@ def overlap_weights(cells: int, size: int, part: tuple[float, float]) -> np.ndar
     k = np.arange(size)
     shared = np.minimum(edges[1:, None], k + 1) - np.maximum(edges[:-1, None], k)
     shared = np.maximum(shared, 0)
-    return (shared / shared.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights = (shared / shared.sum(axis=1, keepdims=True)).astype(np.float32)
+    weights.flags.writeable = False  # it is shared between calls
+    return weights
 
 
 def perceptual_hash(pixels: np.ndarray) -> int:

@@ -18,56 +18,69 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.fingerprint import PRINT_CHROMA, PRINT_HZ, PRINT_LUMA, overlap_weights
+from pipeline.fingerprint import PRINT_CHROMA, PRINT_HZ, PRINT_LUMA, PRINT_SIZE, overlap_weights
 
 LEAST, MOST, EVERY_S = 5, 16, 1.0  # moments of a clip: at least, at most, and how far apart in between
 CROP = 0.04  # a side
 WHOLE, MIDDLE = (0.0, 1.0), (0.18, 0.82)
 VIEWS = ((WHOLE, WHOLE), (MIDDLE, MIDDLE), ((0.0, 0.65), WHOLE))  # rows and columns, as shares of the picture
-GRIDS, PROJECTIONS, WIDTH = 6, 9, 0.45  # per view; numbers that make a cell; its extent
-NEAR = 0.35  # distance between vectors of a pair; copies measure 0.05 to 0.15, strangers 0.7 and more
+GRIDS, PROJECTIONS, WIDTH = 8, 9, 0.45  # per view; numbers that make a cell; its extent
+NEAR = 0.22  # distance between vectors of a pair; copies measure 0.01 to 0.15, strangers mostly 0.7 and more
+BLOCK = 1 << 16  # vectors whose cells are computed at a time
 CROWD = 16  # in a full cell a vector is compared with this many neighbours, not with all
-FREQUENCIES = [(u, v) for u in range(5) for v in range(5) if 0 < u + v <= 5]
+SIDE = 6  # frequencies down and across
+FREQUENCIES = [(u, v) for u in range(SIDE) for v in range(SIDE) if 0 < u + v <= SIDE]
 ROWS, COLUMNS = np.array(FREQUENCIES).T
 SCALE = 100.0  # vectors are kept as int8: value x SCALE
+NOTHING = np.empty((0, PRINT_SIZE), np.float32)
 FLAT = 36.0  # added to a picture's contrast: what is nearly plain has no structure to speak of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moments:
-    """Vectors of one view, in rows: twice the moments of all clips."""
+    """Vectors of all moments of all clips, each moment whole and with CROP cut off, sorted by clip."""
 
-    vectors: np.ndarray  # int8 [N, D]
     owner: np.ndarray  # int32 [N], the clip
-    flipped: np.ndarray  # bool [N], the vector shows the picture mirrored
-    cut: np.ndarray  # bool [N], the vector is of the picture with CROP cut off
+    cut: np.ndarray  # bool [N], CROP is cut off
+    vectors: tuple[np.ndarray, ...]  # a view: int8 [N, D]
+    flipped: tuple[np.ndarray, ...]  # a view: bool [N], the vector shows the picture mirrored
 
 
-def moments(chunks: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]]) -> tuple[Moments, ...]:
-    """The vectors of all prints, a `Moments` a view. A chunk is the numbers of some clips and their prints;
-    the result does not depend on how they are cut into chunks."""
-    parts: list[list[tuple[np.ndarray, ...]]] = [[] for _ in VIEWS]
+def moments(chunks: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]]) -> Moments:
+    """The vectors of all prints. A chunk is the numbers of some clips and their prints; the result does not
+    depend on how they are cut into chunks."""
+    owners: list[np.ndarray] = [np.empty(0, np.int32)]
+    parts: list[list[tuple[np.ndarray, np.ndarray]]] = [[_vectors(NOTHING, *view)] for view in VIEWS]
     for numbers, prints in chunks:
         if not len(numbers):
             continue
         picked = [p[_picked(len(p))] for p in prints]
-        owner = np.repeat(np.asarray(numbers, np.int32), [len(p) for p in picked])
         samples = np.concatenate(picked).astype(np.float32)
+        owners.append(np.repeat(np.asarray(numbers, np.int32), [len(p) for p in picked]))
         for found, view in zip(parts, VIEWS, strict=True):
-            for cut in (0.0, CROP):
-                vectors, flipped = _vectors(samples, *(_within(part, cut) for part in view))
-                found.append((vectors, owner, flipped, np.full(len(owner), cut > 0)))
-    return tuple(_joined(found) for found in parts)
+            both = [_vectors(samples, *(_within(part, cut) for part in view)) for cut in (0.0, CROP)]
+            # Interleaved, so that a moment's two vectors are neighbours: [2K, D] and [2K].
+            vectors, flipped = (np.stack(pair, axis=1) for pair in zip(*both, strict=True))
+            found.append((vectors.reshape(-1, vectors.shape[2]), flipped.ravel()))
+    owner = np.repeat(np.concatenate(owners), 2)
+    cut = np.tile([False, True], len(owner) // 2)
+    order = np.argsort(owner, kind="stable")
+    columns = [[np.concatenate(column)[order] for column in zip(*found, strict=True)] for found in parts]
+    return Moments(
+        owner=owner[order],
+        cut=cut,
+        vectors=tuple(vectors for vectors, _ in columns),
+        flipped=tuple(flipped for _, flipped in columns),
+    )
 
 
-def candidate_pairs(views: Sequence[Moments], seed: int = 0) -> np.ndarray:
+def candidate_pairs(found: Moments, seed: int = 0) -> np.ndarray:
     """int64 [P, 3], sorted and unique: two clips (the lower number first) and whether one is mirrored."""
-    found = [np.empty(0, np.int64)]
-    for n, view in enumerate(views):
-        rng = np.random.default_rng([seed, n])
-        for _ in range(GRIDS):
-            found.append(_pairs_of_grid(view, rng))
-    packed = np.unique(np.concatenate(found))
+    packed = np.empty(0, np.int64)
+    for view in range(len(VIEWS)):
+        for grid in range(GRIDS):
+            more = _pairs_of_grid(found, view, np.random.default_rng([seed, view, grid]))
+            packed = np.union1d(packed, more)
     return np.stack([packed >> 33, (packed >> 1) & 0xFFFFFFFF, packed & 1], axis=1)
 
 
@@ -87,7 +100,7 @@ def _vectors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """int8 [N, D] and whether each was flipped, of this part of samples [N, PRINT_SIZE]."""
     grid = np.arange(PRINT_LUMA)
-    waves = np.cos(np.pi * (2 * grid + 1) * np.arange(5)[:, None] / (2 * PRINT_LUMA))  # [5, PRINT_LUMA]
+    waves = np.cos(np.pi * (2 * grid + 1) * np.arange(SIDE)[:, None] / (2 * PRINT_LUMA))  # [SIDE, PRINT_LUMA]
     down, across = (waves @ overlap_weights(PRINT_LUMA, PRINT_LUMA, part) for part in (rows, columns))
     basis = np.einsum("fi,fj->fij", down[ROWS], across[COLUMNS]).reshape(len(FREQUENCIES), -1)
     luma = samples[:, : PRINT_LUMA**2] @ basis.T.astype(np.float32)  # [N, F]
@@ -102,51 +115,49 @@ def _vectors(
     return np.rint(vectors).clip(-127, 127).astype(np.int8), flipped
 
 
-def _joined(parts: list[tuple[np.ndarray, ...]]) -> Moments:
-    if not parts:
-        none = np.empty(0, bool)
-        return Moments(
-            vectors=np.empty((0, len(FREQUENCIES) + 2), np.int8),
-            owner=np.empty(0, np.int32),
-            flipped=none,
-            cut=none,
-        )
-    vectors, owner, flipped, cut = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((cut, owner))
-    vectors, owner, flipped, cut = (column[order] for column in (vectors, owner, flipped, cut))
-    return Moments(vectors=vectors, owner=owner, flipped=flipped, cut=cut)
-
-
-def _pairs_of_grid(view: Moments, rng: np.random.Generator) -> np.ndarray:
+def _pairs_of_grid(found: Moments, view: int, rng: np.random.Generator) -> np.ndarray:
     """Pairs packed as lower << 33 | higher << 1 | mirrored, unique, of the vectors that share a cell."""
-    order, cell = _by_cell(view.vectors, rng)
-    found = [np.empty(0, np.int64)]
+    vectors, flipped = found.vectors[view], found.flipped[view]
+    order, cell = _shared_cells(found.owner, *_by_cell(vectors, rng))
+    owner, cut = found.owner[order].astype(np.int64), found.cut[order]
+    pairs = [np.empty(0, np.int64)]
     for step in range(1, CROWD + 1):
-        same = np.flatnonzero(cell[step:] == cell[:-step])
-        if not len(same):
+        same = cell[step:] == cell[:-step]
+        if not same.any():
             break
-        a, b = order[same], order[same + step]
-        useful = (view.owner[a] != view.owner[b]) & ~(view.cut[a] & view.cut[b])
-        a, b = a[useful], b[useful]
-        apart = view.vectors[a].astype(np.int16) - view.vectors[b]
-        near = np.einsum("nd,nd->n", apart, apart, dtype=np.int32) <= (NEAR * SCALE) ** 2
-        a, b = a[near], b[near]
-        low, high = np.sort(np.stack([view.owner[a], view.owner[b]]).astype(np.int64), axis=0)
-        found.append(np.unique(low << 33 | high << 1 | (view.flipped[a] ^ view.flipped[b])))
-    return np.unique(np.concatenate(found))
+        a = np.flatnonzero(same & (owner[step:] != owner[:-step]) & ~(cut[step:] & cut[:-step]))
+        apart = vectors[order[a]].astype(np.int16) - vectors[order[a + step]]
+        a = a[np.einsum("nd,nd->n", apart, apart, dtype=np.int32) <= (NEAR * SCALE) ** 2]
+        b = a + step
+        mirrored = flipped[order[a]] ^ flipped[order[b]]
+        low, high = np.minimum(owner[a], owner[b]), np.maximum(owner[a], owner[b])
+        pairs.append(np.unique(low << 33 | high << 1 | mirrored))
+    return np.unique(np.concatenate(pairs))
 
 
 def _by_cell(vectors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """(order, cell): vector numbers by cell and inside a cell along a line, and their cells, uint64."""
     directions = rng.standard_normal((vectors.shape[1], PROJECTIONS + 1)).astype(np.float32)
+    directions[:, :PROJECTIONS] /= WIDTH * SCALE
+    directions[:, PROJECTIONS] *= 65536 / (16 * SCALE)
     shifts = rng.uniform(0, 1, PROJECTIONS).astype(np.float32)
     mixers = rng.integers(1, 2**63, PROJECTIONS, dtype=np.uint64) | np.uint64(1)
     keys = np.empty(len(vectors), np.uint64)
-    for start in range(0, len(vectors), 1 << 18):  # a few megabytes at a time
-        along = vectors[start : start + (1 << 18)].astype(np.float32) @ directions / SCALE
-        cells = np.floor(along[:, :PROJECTIONS] / WIDTH + shifts).astype(np.int64).astype(np.uint64)
-        mixed = (cells * mixers).sum(axis=1, dtype=np.uint64)
-        fine = ((along[:, -1] / 16 + 0.5).clip(0, 1) * 65535).astype(np.uint64)
-        keys[start : start + (1 << 18)] = (mixed & ~np.uint64(0xFFFF)) | fine
+    for start in range(0, len(vectors), BLOCK):
+        along = vectors[start : start + BLOCK].astype(np.float32) @ directions  # [BLOCK, PROJECTIONS + 1]
+        cells = np.floor(along[:, :PROJECTIONS] + shifts).astype(np.int64).view(np.uint64)
+        fine = (along[:, PROJECTIONS] + 32768).clip(0, 65535).astype(np.uint64)
+        keys[start : start + BLOCK] = (np.einsum("np,p->n", cells, mixers) & ~np.uint64(0xFFFF)) | fine
     order = np.argsort(keys)
     return order, keys[order] >> np.uint64(16)
+
+
+def _shared_cells(owner: np.ndarray, order: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order and cells without the cells that hold vectors of one clip only, which are nearly all."""
+    if not len(order):
+        return order, cell
+    first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
+    who = owner[order]
+    shared = np.minimum.reduceat(who, first) != np.maximum.reduceat(who, first)
+    keep = np.repeat(shared, np.diff(np.append(first, len(order))))
+    return order[keep], cell[keep]

@@ -1,10 +1,12 @@
-"""The prints of many clips, read in passes so that a million of them need not lie in memory.
+"""The prints of many clips, so that a million of them need not lie in memory.
 
 In: a corpus and the clips that matter, or arrays. Out: prints (pipeline/fingerprint.py) by clip number: all
-of them chunk by chunk, or a few by name. Never: the filmstrips' pictures beside them (Parquet columns are
+of them chunk by chunk, then any by number. Never: the filmstrips' pictures beside them (Parquet columns are
 read apart), a decision.
 """
 
+import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
@@ -28,7 +30,7 @@ class Prints(Protocol):
         ...
 
     def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
-        """The prints of these clips."""
+        """The prints of these clips, once all chunks have been read."""
         ...
 
 
@@ -49,33 +51,38 @@ class PrintList:
 
 
 class CorpusPrints:
-    """Prints of clips of a corpus, numbered as in `clip_ids` (sorted). Parts are read one after another."""
+    """Prints of clips of a corpus, numbered as in `clip_ids` (sorted). The corpus is read once, by `chunks`,
+    which copies the prints into a temporary file for `load`."""
 
     def __init__(self, corpus: Corpus, clip_ids: pa.Array) -> None:
         self._corpus, self._ids = corpus, clip_ids
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this object)
+        self._start = np.full(len(clip_ids), -1, np.int64)  # byte offset in the file; -1: no print
+        self._size = np.zeros(len(clip_ids), np.int64)
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def chunks(self) -> Iterator[Chunk]:
-        return self._read(self._ids)
+        at = 0
+        for rows in self._corpus.prints():
+            rows = rows.filter(pc.is_in(rows["clip_id"], value_set=self._ids))
+            numbers = pc.index_in(rows["clip_id"], value_set=self._ids).to_numpy()
+            fresh = np.flatnonzero(self._start[numbers] < 0)  # files of equal content may lie in two parts
+            numbers, prints = numbers[fresh], samples_of(rows["print"].take(pa.array(fresh)))
+            sizes = np.array([p.nbytes for p in prints], np.int64)
+            self._start[numbers], self._size[numbers] = at + np.cumsum(sizes) - sizes, sizes
+            at += int(sizes.sum())
+            self._spool.writelines(p.tobytes() for p in prints)
+            yield numbers, prints
 
     def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
-        asked = self._ids.take(pa.array(sorted(numbers), pa.int64()))
-        return {
-            int(n): samples
-            for found, prints in self._read(asked)
-            for n, samples in zip(found, prints, strict=True)
-        }
-
-    def _read(self, clip_ids: pa.Array) -> Iterator[Chunk]:
-        seen = np.zeros(len(self._ids), bool)  # files of equal content may lie in two parts
-        for rows in self._corpus.prints():
-            rows = rows.filter(pc.is_in(rows["clip_id"], value_set=clip_ids))
-            numbers = pc.index_in(rows["clip_id"], value_set=self._ids).to_numpy()
-            fresh = np.flatnonzero(~seen[numbers])
-            seen[numbers] = True
-            yield numbers[fresh], samples_of(rows["print"].take(pa.array(fresh)))
+        self._spool.flush()
+        file, found = self._spool.fileno(), {}
+        for n in numbers:
+            data = os.pread(file, int(self._size[n]), int(self._start[n]))
+            found[n] = np.frombuffer(data, np.uint8).reshape(-1, PRINT_SIZE)
+        return found
 
 
 def samples_of(column: pa.ChunkedArray) -> list[np.ndarray]:
