@@ -18,6 +18,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
+from pipeline import stills
 from pipeline.errors import MediaError, UsageError
 from pipeline.fingerprint import hamming, perceptual_hash
 
@@ -160,6 +161,8 @@ class Frame:
 
 def probe(path: str | Path) -> MediaInfo:
     """What the header says, with the rotation that the first frame carries."""
+    if stills.is_animation(path):
+        return _animation_info(path)
     with _open(path) as container:
         stream = _video_stream(container, path)
         rotation = 0
@@ -175,6 +178,11 @@ def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 
     `damage` is filled as it goes. After damage everything up to the next keyframe is left out; which frames
     those are depends on the thread count, so a caller that sees damage decodes again with `threads=1`.
     """
+    if stills.is_animation(path):
+        scaler = Scaler()
+        for index, (time_s, pixels) in enumerate(stills.frames(path, max_pixels)):
+            yield Frame(index, time_s, 0, av.VideoFrame.from_ndarray(pixels, format="rgb24"), scaler)
+        return
     with _open(path) as container:
         stream = _video_stream(container, path)
         declared = stream.codec_context.width * stream.codec_context.height
@@ -348,6 +356,21 @@ def _info(container: av.container.InputContainer, stream: av.VideoStream, rotati
         duration_s=float(declared),
         length_s=float(declared) or whole_s,
         has_audio=bool(container.streams.audio),
+    )
+
+
+def _animation_info(path: str | Path) -> MediaInfo:
+    codec, width, height = stills.header(path)
+    return MediaInfo(
+        container=codec,
+        codec=codec,
+        width=width,
+        height=height,
+        rotation=0,
+        fps=0.0,
+        duration_s=0.0,
+        length_s=0.0,
+        has_audio=False,
     )
 
 
