@@ -2,21 +2,29 @@
 
 import ctypes
 import http.server
+import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import AnalyzeConfig
+from pipeline.analyze import analyze_corpus
+from pipeline.config import AnalyzeConfig, Config
 from pipeline.confine import has_landlock
+from pipeline.corpus import Corpus
+from pipeline.discover import discover
 from pipeline.errors import MediaError
+from pipeline.judge import judge_corpus
+from pipeline.runner import LocalExecutor
 from pipeline.sandbox import Sandbox
 
 IN_OPEN = 0x20
@@ -122,6 +130,37 @@ def test_a_pattern_in_a_name_is_a_name(box: Sandbox, bait: Path, tmp_path: Path)
         copy = tmp_path / f"{name}.mp4"
         copy.write_bytes(bait.read_bytes())
         assert box.analyze(copy, AnalyzeConfig()).source["frames"] == 12
+
+
+def test_every_bad_file_ends_as_its_truth_says(media_dir: Path, tmp_path: Path) -> None:
+    truth = json.loads((media_dir / "truth" / "bad.json").read_text())
+    folder = tmp_path / "bad"
+    shutil.copytree(media_dir / "bad", folder)
+    (folder / "dangling.mp4").symlink_to("/nonexistent")
+    (folder / "folder.mp4").mkdir()
+    corpus, config = Corpus(str(tmp_path / "corpus")), Config()
+    analyze_corpus(corpus, discover([str(folder)]).inputs, config, LocalExecutor(), lambda *_: None)
+    judge_corpus(corpus, config)
+    sources = {Path(row["uri"]).name: row for row in corpus.sources().to_pylist()}
+    judged: dict[str, list[dict[str, Any]]] = {}
+    for row in corpus.judged().to_pylist():
+        judged.setdefault(row["source_id"], []).append(row)
+    assert all(row["reason"] for row in sources.values() if row["status"] != "ok")
+    for name, known in truth.items():
+        if name.startswith("("):
+            continue
+        source = sources[Path(name).name]
+        clips = judged.get(source["source_id"], [])
+        kept = sum(clip["status"] == "kept" for clip in clips)
+        if known["expect"] == "accept":  # several are one video in other guises: one of them is kept
+            assert source["status"] == "ok"
+            assert clips, name
+        elif known["expect"] == "reject":
+            assert not kept, name
+            assert source["status"] == "failed" or all(clip["reasons"] for clip in clips), name
+        else:
+            assert source["status"] in ("salvaged", "failed"), name
+    assert sources.get("dangling.mp4", {"status": "failed"})["status"] == "failed"
 
 
 def test_the_child_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
