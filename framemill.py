@@ -48,6 +48,19 @@ def analyze(args: Args) -> int:
     return _stages(args, ["analyze"])
 
 
+def plan(args: Args) -> int:
+    """Say from a sample of the sources what a run would take; writes nothing."""
+    from pipeline.discover import discover
+    from pipeline.plan_run import plan_lines, plan_run
+    from pipeline.progress import progress_bar
+
+    found = discover(args.src)
+    with progress_bar("plan", machine=args.json) as report:
+        expected = plan_run(found.inputs, _config(args, None), budget_s=args.seconds, progress=report)
+    _print(args, expected, plan_lines(expected))
+    return 0
+
+
 def judge(args: Args) -> int:
     """Decide from the tables which clips are kept, and why not; decodes nothing."""
     if not args.what_if:
@@ -101,7 +114,7 @@ def _stages(args: Args, wanted: Sequence[str]) -> int:
                     )
                 )
             elif stage == "judge":
-                summaries.append(judge_corpus(corpus, config))
+                summaries.append(judge_corpus(corpus, config, executor, report))
             elif stage == "caption":
                 from captioner.recaption import recaption_corpus
 
@@ -350,7 +363,7 @@ def bench_kill(args: Args) -> int:
 def _config(args: Args, base: Config | None) -> Config:
     config = load_config(args.config, args.set, base)
     named = {"caption.captioner": getattr(args, "captioner", None), "encode.vae": getattr(args, "vae", None)}
-    named |= {"judge.preset": getattr(args, "preset", None)}
+    named |= {f"judge.{name}": getattr(args, name, None) for name in ("preset", "decontaminate")}
     return load_config(None, [f"{k}={json.dumps(v)}" for k, v in named.items() if v is not None], config)
 
 
@@ -443,7 +456,11 @@ def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
         return add
 
     staged("analyze", analyze, "videos/ --out corpus")
+    add = verb("plan", plan, "videos/ --json")
+    add("src", nargs="+", help="as for analyze")
+    add("--seconds", type=float, default=120.0, help="how much footage to analyse")
     add = staged("judge", judge, "corpus --preset strict --what-if signals.motion.min=0.2")
+    add("--decontaminate", metavar="EVAL", help="reject what shows footage of these media, or of this corpus")
     add("--preset", help="strict | standard | keep-all, or a TOML file of rules")
     add(
         "--what-if",

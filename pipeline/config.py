@@ -55,6 +55,7 @@ class JudgeConfig:
     rules: dict[str, Any] = field(default_factory=dict)  # changes: rules.signals.motion.min = 0.1
     dedup: bool = True  # one clip of each group of copies stays
     mirrored: bool = True  # a mirrored copy is a copy
+    decontaminate: str = ""  # reject what shows footage of this evaluation set: media, or a corpus
 
 
 SHORT_RULES = {  # judge.min_s is short for judge.rules.duration_s.min, and so on

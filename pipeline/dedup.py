@@ -42,13 +42,11 @@ PAIRS = pa.schema(
 def perceptual_pairs(prints: Prints, *, mirrored: bool = True, across: int | None = None) -> pa.Table:
     """Pairs of copies (schema PAIRS, a < b), enough of them to join every group that there is.
 
-    With `across` only pairs of a clip before that number with one from it on are looked at: what is in
-    both of two sets."""
-    candidates = candidate_pairs(moments(prints.chunks()))
+    With `across` all pairs of a clip before that number with one from it on, and no others: what is in both
+    of two sets."""
+    candidates = candidate_pairs(moments(prints.chunks()), across=across)
     if not mirrored:
         candidates = candidates[candidates[:, 2] == 0]
-    if across is not None:
-        candidates = candidates[(candidates[:, 0] < across) & (candidates[:, 1] >= across)]
     joined = Groups(len(prints))
     rows: list[tuple[int, int, str, bool, float]] = []
     for start in range(0, len(candidates), BATCH):

@@ -9,7 +9,7 @@ every clip, a rejected one too: it never stays, but what it resembles is one gro
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,17 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import dedup, rules, tables
+from pipeline import decontaminate, dedup, rules, tables
 from pipeline.config import Config, JudgeConfig, fingerprint, load_config
 from pipeline.corpus import JUDGED_PATH, Corpus
 from pipeline.prints import CorpusPrints
-from pipeline.runner import RunSummary
+from pipeline.runner import Executor, LocalExecutor, RunSummary
 
 VERSION = 2  # raised when the same rules give other verdicts
 PAIRS_PATH, DUPLICATES_PATH = "pairs.parquet", "duplicates.parquet"
+Progress = Callable[[int, int, dict[str, int]], None]
 CLOSENESS = ("exact", "perceptual", "semantic")
-COLUMNS = ["clip_id", "source_id", "kind", "start_s", "end_s", "crop", "fps", "boundary_confidence"]
-COLUMNS += ["signals", "status", "reason"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,10 +37,19 @@ class Verdicts:
     duplicates: pa.Table
 
 
-def judge(clips: pa.Table, config: JudgeConfig, pairs: pa.Table | None = None) -> Verdicts:
-    """Judges clips sorted by id; `pairs` (dedup.PAIRS) are of their row numbers."""
+def judge(
+    clips: pa.Table,
+    config: JudgeConfig,
+    pairs: pa.Table | None = None,
+    contaminated: pa.Table | None = None,
+) -> Verdicts:
+    """Judges clips sorted by id; `pairs` (dedup.PAIRS) are of their row numbers, `contaminated`
+    (CONTAMINATED) names them."""
     failed = pc.equal(clips["status"], "failed").to_numpy(zero_copy_only=False)
     masks = rules.broken(clips, rules.rules_of(rules.resolved(config)))
+    if contaminated is not None:
+        bad = pc.is_in(clips["clip_id"], value_set=contaminated["clip_id"])
+        masks["contaminated"] = bad.to_numpy(zero_copy_only=False)
     sound = ~failed
     for mask in masks.values():
         sound &= ~mask
@@ -67,17 +75,27 @@ def judge(clips: pa.Table, config: JudgeConfig, pairs: pa.Table | None = None) -
     return Verdicts(judged=judged.cast(tables.JUDGED), duplicates=duplicates)
 
 
-def judge_corpus(corpus: Corpus, config: Config) -> RunSummary:
+def judge_corpus(
+    corpus: Corpus, config: Config, executor: Executor | None = None, progress: Progress = lambda *_: None
+) -> RunSummary:
     """Judges all current clips and writes judged.parquet and duplicates.parquet, unless clips and rules are
     as they were."""
     started = time.monotonic()
+    tainted = None
+    if config.judge.decontaminate:
+        tainted = decontaminate.contaminated(corpus, config, executor or LocalExecutor(), progress)
     plain = replace(config.judge, preset="", rules={})
-    current = fingerprint(plain, rules.resolved(config.judge), VERSION, corpus.analyzed_fingerprint())
+    upstream = (
+        corpus.analyzed_fingerprint(),
+        corpus.fingerprints().get("contaminated") if tainted is not None else "",
+    )
+    current = fingerprint(plain, rules.resolved(config.judge), VERSION, *upstream)
     if corpus.fingerprints().get("judge") == current and corpus.storage.exists(JUDGED_PATH):
         corpus.record(config, "judge", current)
         return RunSummary(stage="judge", tasks=0, lost=(), counts={}, seconds=time.monotonic() - started)
     clips = corpus.clips()
-    verdicts = judge(clips, config.judge, _pairs(corpus, config, clips) if config.judge.dedup else None)
+    pairs = _pairs(corpus, config, clips) if config.judge.dedup else None
+    verdicts = judge(clips, config.judge, pairs, tainted)
     corpus.storage.write_bytes(DUPLICATES_PATH, tables.to_parquet(verdicts.duplicates))
     corpus.storage.write_bytes(JUDGED_PATH, tables.to_parquet(verdicts.judged))
     corpus.record(config, "judge", current)
@@ -90,9 +108,10 @@ def what_if(corpus: Corpus, config: Config, changes: Sequence[str]) -> dict[str,
     """The funnel of the corpus as it would be judged now, and with these changes of rules
     (`signals.motion.min=0.2`). Writes nothing."""
     clips = corpus.clips()
+    tainted = decontaminate.stored(corpus) if config.judge.decontaminate else None
     pairs = _pairs(corpus, config, clips, write=False) if config.judge.dedup else None
     changed = load_config(None, [f"judge.rules.{change}" for change in changes], config)
-    now, then = (judge(clips, c.judge, pairs).judged for c in (config, changed))
+    now, then = (judge(clips, c.judge, pairs, tainted).judged for c in (config, changed))
     return {"clips": clips.num_rows, "changes": list(changes), "now": _funnel(now), "then": _funnel(then)}
 
 

@@ -74,12 +74,14 @@ def moments(chunks: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]]) -> Moment
     )
 
 
-def candidate_pairs(found: Moments, seed: int = 0) -> np.ndarray:
-    """int64 [P, 3], sorted and unique: two clips (the lower number first) and whether one is mirrored."""
+def candidate_pairs(found: Moments, *, across: int | None = None, seed: int = 0) -> np.ndarray:
+    """int64 [P, 3], sorted and unique: two clips (the lower number first) and whether one is mirrored. With
+    `across` only pairs of a clip before that number with one from it on."""
+    side = found.owner if across is None else found.owner >= across  # a pair's two sides differ
     packed = np.empty(0, np.int64)
     for view in range(len(VIEWS)):
         for grid in range(GRIDS):
-            more = _pairs_of_grid(found, view, np.random.default_rng([seed, view, grid]))
+            more = _pairs_of_grid(found, view, side, np.random.default_rng([seed, view, grid]))
             packed = np.union1d(packed, more)
     return np.stack([packed >> 33, (packed >> 1) & 0xFFFFFFFF, packed & 1], axis=1)
 
@@ -115,17 +117,17 @@ def _vectors(
     return np.rint(vectors).clip(-127, 127).astype(np.int8), flipped
 
 
-def _pairs_of_grid(found: Moments, view: int, rng: np.random.Generator) -> np.ndarray:
+def _pairs_of_grid(found: Moments, view: int, side: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Pairs packed as lower << 33 | higher << 1 | mirrored, unique, of the vectors that share a cell."""
     vectors, flipped = found.vectors[view], found.flipped[view]
-    order, cell = _shared_cells(found.owner, *_by_cell(vectors, rng))
-    owner, cut = found.owner[order].astype(np.int64), found.cut[order]
+    order, cell = _shared_cells(side, *_by_cell(vectors, rng))
+    owner, cut, side = found.owner[order].astype(np.int64), found.cut[order], side[order]
     pairs = [np.empty(0, np.int64)]
     for step in range(1, CROWD + 1):
         same = cell[step:] == cell[:-step]
         if not same.any():
             break
-        a = np.flatnonzero(same & (owner[step:] != owner[:-step]) & ~(cut[step:] & cut[:-step]))
+        a = np.flatnonzero(same & (side[step:] != side[:-step]) & ~(cut[step:] & cut[:-step]))
         apart = vectors[order[a]].astype(np.int16) - vectors[order[a + step]]
         a = a[np.einsum("nd,nd->n", apart, apart, dtype=np.int32) <= (NEAR * SCALE) ** 2]
         b = a + step
@@ -152,12 +154,12 @@ def _by_cell(vectors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
     return order, keys[order] >> np.uint64(16)
 
 
-def _shared_cells(owner: np.ndarray, order: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order and cells without the cells that hold vectors of one clip only, which are nearly all."""
+def _shared_cells(side: np.ndarray, order: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order and cells without the cells that hold vectors of one side only, which are nearly all."""
     if not len(order):
         return order, cell
     first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
-    who = owner[order]
-    shared = np.minimum.reduceat(who, first) != np.maximum.reduceat(who, first)
+    whose = side[order]
+    shared = np.minimum.reduceat(whose, first) != np.maximum.reduceat(whose, first)
     keep = np.repeat(shared, np.diff(np.append(first, len(order))))
     return order[keep], cell[keep]

@@ -50,6 +50,27 @@ class PrintList:
         return {n: self._prints[n] for n in numbers}
 
 
+class JoinedPrints:
+    """The prints of one set, then those of another, numbered on."""
+
+    def __init__(self, first: Prints, second: Prints) -> None:
+        self._first, self._second = first, second
+
+    def __len__(self) -> int:
+        return len(self._first) + len(self._second)
+
+    def chunks(self) -> Iterator[Chunk]:
+        yield from self._first.chunks()
+        for numbers, prints in self._second.chunks():
+            yield numbers + len(self._first), prints
+
+    def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
+        numbers, first = list(numbers), len(self._first)
+        found = self._first.load(n for n in numbers if n < first)
+        later = self._second.load(n - first for n in numbers if n >= first)
+        return found | {n + first: samples for n, samples in later.items()}
+
+
 class CorpusPrints:
     """Prints of clips of a corpus, numbered as in `clip_ids` (sorted). The corpus is read once, by `chunks`,
     which copies the prints into a temporary file for `load`."""

@@ -148,6 +148,14 @@ DUPLICATES = pa.schema(  # a row a clip that has copies; who is in no group is i
     ]
 )
 
+CONTAMINATED = pa.schema(  # a row a pair: a clip that shows footage of an evaluation set
+    [
+        ("clip_id", S),
+        ("evaluation_clip_id", S),
+        ("distance", F32),  # as in DUPLICATES
+    ]
+)
+
 CAPTIONS = pa.schema(
     [
         ("clip_id", S),

@@ -259,3 +259,20 @@ def test_a_corpus_is_judged_again_without_decoding(tmp_path: Path, monkeypatch: 
     assert found["then"]["status"] == {"rejected": corpus.clips().num_rows}
     assert any("high luma" in line for line in what_if_lines(found))
     assert corpus.judged().equals(before)
+
+
+def test_what_an_evaluation_set_holds_is_rejected(tmp_path: Path) -> None:
+    media = Path(__file__).parents[1] / "infra" / "media"
+    files = sorted(media.glob("*.mp4"))[:2]
+    corpus = _analyzed(tmp_path / "c", *files)
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    (tests / "held_out.mp4").write_bytes(files[0].read_bytes() + bytes(8))  # other bytes, the same footage
+    config = load_config(None, [f"judge.decontaminate={tests}", "judge.preset=keep-all"])
+    judge_corpus(corpus, config)
+    uri_of = {r["source_id"]: r["uri"] for r in corpus.sources().to_pylist()}
+    verdicts = {(uri_of[r["source_id"]], tuple(r["reasons"])) for r in corpus.judged().to_pylist()}
+    assert verdicts == {(str(files[0]), ("contaminated",)), (str(files[1]), ())}
+    as_corpus = load_config(None, [f"judge.decontaminate={tmp_path}/c/evaluation", "judge.preset=keep-all"])
+    judge_corpus(corpus, as_corpus)
+    assert {(uri_of[r["source_id"]], tuple(r["reasons"])) for r in corpus.judged().to_pylist()} == verdicts
