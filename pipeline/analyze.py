@@ -15,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline import tables
+from pipeline import detectors, tables
 from pipeline.config import AnalyzeConfig, Config, fingerprint
 from pipeline.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus, plan_tasks
 from pipeline.faults import forget_failed
@@ -24,6 +24,7 @@ from pipeline.sandbox import Sandbox
 from pipeline.segments import Paths, join_segments, make_segments, sweep_segments
 from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.storage import Storage, local_path
+from pipeline.transnet import HEIGHT_PX, WIDTH_PX
 
 Rows = list[dict[str, Any]]
 HOW_NOT_WHAT: dict[str, Any] = {  # change no row
@@ -53,9 +54,12 @@ class AnalyzeStage:
         self.root, self.segments = root, segments or {}
         self.resources = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
         self._box: Sandbox | None = None
+        self._net: detectors.TransNet | None = None
 
     def setup(self) -> None:
         self._box = Sandbox(deadline_s=self.config.deadline_s, memory_gb=self.config.memory_gb)
+        detectors.check(self.config.shots.detector)
+        self._net = detectors.TransNet() if self.config.shots.detector == "transnetv2" else None
 
     def process(self, task: Task) -> TaskResult:
         sources: Rows = []
@@ -110,7 +114,11 @@ class AnalyzeStage:
                 joined = join_segments(Storage(self.root), paths, path, self.config, self._box)
                 if not isinstance(joined, Failure):
                     return joined
-            return self._box.analyze(path, self.config)
+            named = None
+            if self._net:
+                small = self._box.thumbnails(path, width_px=WIDTH_PX, height_px=HEIGHT_PX)
+                named = self._net.boundaries(small)
+            return self._box.analyze(path, self.config, named)
 
 
 def analyze_corpus(
@@ -131,7 +139,10 @@ def analyze_corpus(
         forget_failed(corpus, "sources", AnalyzeStage.name, tables.SOURCES)
     done = set(corpus.sources()["source_key"].to_pylist())
     tasks = plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
-    segments = make_segments(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
+    segments: Paths = {}
+    if config.analyze.shots.detector == "default":  # the others need the pictures of the whole file
+        opened = [task.inputs for task in tasks]
+        segments = make_segments(corpus, opened, config.analyze, current, executor, progress)
     taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
     stage = AnalyzeStage(config.analyze, taken_down, corpus.root, segments)
     summary = run(stage, tasks, executor, corpus.root, progress)

@@ -1,8 +1,8 @@
 """What one pass over a file tells, as rows of the tables. Runs in the sandbox's child.
 
 In: a local path and the analyze config. Out: plain rows (a source, its clips, their filmstrips), without
-the columns that name the file. Never: a second decode (except to salvage a damaged file), a table, a
-corpus. The pass itself is pipeline/watch.py.
+the columns that name the file. Never: a second decode (except to salvage a damaged file, and for a shot
+detector by name), a table, a corpus. The pass itself is pipeline/watch.py.
 """
 
 import io
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline import bars, camera, media, shots, signals, stills
+from pipeline import bars, camera, detectors, media, shots, signals, stills
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
 from pipeline.fingerprint import clip_print, perceptual_hash
@@ -23,9 +23,11 @@ from pipeline.watch import CLOSE_LONG_PX, Seen, between, fit, jpeg, watch
 Rows = dict[str, Any]
 
 
-def analyze_file(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
-    """Rows of one video or still."""
-    return _analyze_still(path, config) if stills.is_still(path) else _analyze_video(path, config)
+def analyze_file(
+    path: Path, config: AnalyzeConfig, named: Sequence[shots.Boundary] | None = None
+) -> SourceAnalysis:
+    """Rows of one video or still. `named`: shot boundaries that another detector has found."""
+    return _analyze_still(path, config) if stills.is_still(path) else _analyze_video(path, config, named)
 
 
 def read_crop(
@@ -49,7 +51,17 @@ def read_crop(
     )
 
 
-def _analyze_video(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
+def read_thumbnails(path: str | Path, width_px: int, height_px: int, max_pixels: int) -> np.ndarray:
+    """uint8 [N, H, W, 3] RGB: every frame, scaled; one of a still."""
+    if stills.is_still(path):
+        pixels, _, _ = stills.read_still(path, max_pixels)
+        return stills.resize(pixels, width_px, height_px)[None]  # [1, H, W, 3]
+    return media.thumbnails(path, width_px, height_px, max_pixels=max_pixels)
+
+
+def _analyze_video(
+    path: Path, config: AnalyzeConfig, named: Sequence[shots.Boundary] | None
+) -> SourceAnalysis:
     info = media.probe(path)
     damage = media.Damage()
     seen = _watched(path, info, config, damage, threads=media.THREADS)
@@ -58,15 +70,21 @@ def _analyze_video(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
         seen = _watched(path, info, config, damage, threads=1)
     if seen is None:
         raise MediaError("no frame can be decoded")
-    return describe(info, seen, config, damage)
+    if config.shots.detector in detectors.SCENEDETECT:
+        named = _scenedetect(path, info, seen, config, threads=1 if damage.dropped else media.THREADS)
+    return describe(info, seen, config, damage, named)
 
 
 def describe(
-    info: media.MediaInfo, seen: Seen, config: AnalyzeConfig, damage: media.Damage
+    info: media.MediaInfo,
+    seen: Seen,
+    config: AnalyzeConfig,
+    damage: media.Damage,
+    named: Sequence[shots.Boundary] | None = None,
 ) -> SourceAnalysis:
     """The rows that follow from what a pass has seen."""
     source = _source_row(info, seen, damage)
-    found = shots.find_boundaries(seen.descriptors, source["fps"], config.shots, damage.gaps)
+    found = shots.find_boundaries(seen.descriptors, source["fps"], config.shots, damage.gaps, named)
     usual = _crop(seen, source, None)
     clips, strips = [], []
     for shot in shots.split(found, len(seen.times_s)):
@@ -81,6 +99,16 @@ def _watched(
 ) -> Seen | None:
     frames = media.decode(path, damage, max_pixels=config.max_pixels, threads=threads)
     return watch(frames, info, config, damage)
+
+
+def _scenedetect(
+    path: Path, info: media.MediaInfo, seen: Seen, config: AnalyzeConfig, threads: int
+) -> list[shots.Boundary]:
+    """What one of PySceneDetect's detectors finds: it needs pictures, so the file is decoded once more."""
+    size = fit(info.width, info.height, detectors.SCENEDETECT_LONG_PX, least=2)
+    frames = media.decode(path, media.Damage(), max_pixels=config.max_pixels, threads=threads)
+    fps = (len(seen.times_s) - 1) / float(seen.times_s[-1]) if len(seen.times_s) > 1 else 1.0
+    return detectors.scenedetect_boundaries((frame.rgb(*size) for frame in frames), fps, config.shots)
 
 
 def _source_row(info: media.MediaInfo, seen: Seen, damage: media.Damage) -> Rows:

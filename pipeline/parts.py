@@ -41,11 +41,16 @@ class Part:
     tail: np.ndarray
 
 
+def length_s(path: Path) -> float:
+    """What the header of a video says; 0 for a still."""
+    return 0.0 if stills.is_still(path) else media.probe(path).length_s
+
+
 def count_parts(path: Path, config: AnalyzeConfig) -> int:
     """Into how many parts the file is cut, from what its header says."""
-    if config.segment_s <= 0 or config.shots.detector != "default" or stills.is_still(path):
+    if config.segment_s <= 0 or config.shots.detector != "default":
         return 1
-    return max(1, math.ceil(media.probe(path).length_s / config.segment_s - LAST_LONGER))
+    return max(1, math.ceil(length_s(path) / config.segment_s - LAST_LONGER))
 
 
 def watch_part(path: Path, config: AnalyzeConfig, part: int, parts: int) -> bytes:

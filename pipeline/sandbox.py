@@ -24,6 +24,7 @@ import numpy as np
 
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import FramemillError, MediaError, UsageError
+from pipeline.shots import Boundary
 
 START_S = 120.0  # a child that has not said hello by then is not going to
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME")
@@ -53,13 +54,21 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def analyze(self, path: str | Path, config: AnalyzeConfig) -> SourceAnalysis:
-        """Everything one pass over the file tells; a file that cannot be decoded raises MediaError."""
-        return _analysis(*self._call("analyze", path=str(path), config=asdict(config)))
+    def analyze(
+        self, path: str | Path, config: AnalyzeConfig, named: Sequence[Boundary] | None = None
+    ) -> SourceAnalysis:
+        """Everything one pass over the file tells; a file that cannot be decoded raises MediaError. `named`:
+        shot boundaries that another detector has found."""
+        rows = None if named is None else [asdict(boundary) for boundary in named]
+        return _analysis(*self._call("analyze", path=str(path), config=asdict(config), named=rows))
 
     def count_parts(self, path: str | Path, config: AnalyzeConfig) -> int:
         """Into how many parts (pipeline/parts.py) a long file is cut."""
         return int(self._call("count_parts", path=str(path), config=asdict(config))[0]["parts"])
+
+    def length_s(self, path: str | Path) -> float:
+        """How long a video says it is, in seconds; 0 for a still."""
+        return float(self._call("length_s", path=str(path))[0]["length_s"])
 
     def watch_part(self, path: str | Path, config: AnalyzeConfig, part: int, parts: int) -> bytes:
         """The pass over one part of a long file, packed; MediaError when parts cannot be trusted."""

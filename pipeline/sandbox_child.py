@@ -1,9 +1,9 @@
 """The child of `pipeline.sandbox`: answers its calls under limits of memory, one after another.
 
 In: messages on stdin. Out: messages on stdout. Runs a few functions and no others: analyze, and the same in
-parts (count_parts, watch_part, join_parts), read_span, thumbnails, write_video. Never: torch, the network,
-another program, a pickle; and it does not outlive its parent. Each file is decoded in a thread that can read
-only that file (pipeline.confine, as far as the kernel can).
+parts (length_s, count_parts, watch_part, join_parts), read_span, thumbnails, write_video. Never: torch, the
+network, another program, a pickle; and it does not outlive its parent. Each file is decoded in a thread that
+can read only that file (pipeline.confine, as far as the kernel can).
 """
 
 import os
@@ -24,6 +24,7 @@ from pipeline.config import AnalyzeConfig, ShotConfig
 from pipeline.confine import forbid_sockets_and_programs, has_landlock, read_only
 from pipeline.errors import FramemillError, UsageError
 from pipeline.sandbox import SourceAnalysis, receive, send
+from pipeline.shots import Boundary
 from pipeline.stage import Failure, guard
 
 MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
@@ -40,14 +41,18 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
         if function == "watch_part":
             return {}, parts.watch_part(path, config, request["part"], request["parts"])
         if function == "analyze":
-            return _packed(onepass.analyze_file(path, config))
+            named = request["named"]
+            found = None if named is None else [Boundary(**row) for row in named]
+            return _packed(onepass.analyze_file(path, config, found))
         ends = list(accumulate(request["sizes"], initial=0))
         return _packed(parts.join_parts(path, config, [data[a:b] for a, b in pairwise(ends)]))
+    if function == "length_s":
+        return {"length_s": parts.length_s(Path(request["path"]))}, b""
     if function == "read_span":
         span = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
         return {"shape": list(span.shape)}, span.tobytes()
     if function == "thumbnails":
-        small = media.thumbnails(**request, max_pixels=MAX_PIXELS)
+        small = onepass.read_thumbnails(**request, max_pixels=MAX_PIXELS)
         return {"shape": list(small.shape)}, small.tobytes()
     if function == "write_video":
         pixels = np.frombuffer(data, np.uint8).reshape(request["shape"])

@@ -1,13 +1,16 @@
 """Detectors by name: each finds a plain cut; a missing one says what to install."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pipeline import detectors
-from pipeline.config import ShotConfig
+from pipeline.config import AnalyzeConfig, ShotConfig
 from pipeline.errors import ConfigError, ModelError
+from pipeline.sandbox import Sandbox
+from pipeline.shots import Boundary
 from pipeline.transnet import HEIGHT_PX, WIDTH_PX
 
 CUT = 30
@@ -59,3 +62,23 @@ def test_a_missing_one_says_what_to_install(name: str, extra: str, monkeypatch: 
     with pytest.raises(ModelError, match=rf"framemill\[{extra}\]"):
         detectors.check(name)
     detectors.check("default")
+
+
+@pytest.mark.parametrize("name", ["default", "hash"])
+def test_a_detector_by_name_splits_a_file(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("scenedetect")
+    file = tmp_path / "two.mp4"
+    with Sandbox() as box:
+        box.write_video(file, film(160, 90), 25.0)
+        clips = box.analyze(file, AnalyzeConfig(shots=ShotConfig(detector=name))).clips
+    assert [c["start_frame"] for c in clips] == [0, CUT]
+
+
+def test_boundaries_found_elsewhere_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "two.mp4"
+    named = [Boundary(first=10, frame=14, kind="dissolve", confidence=0.7)]
+    with Sandbox() as box:
+        box.write_video(file, film(160, 90), 25.0)
+        clips = box.analyze(file, AnalyzeConfig(), named).clips
+        assert box.thumbnails(file, width_px=WIDTH_PX, height_px=HEIGHT_PX).shape == (60, 27, 48, 3)
+    assert [(c["start_frame"], c["end_frame"]) for c in clips] == [(0, 10), (14, 60)]
