@@ -139,10 +139,7 @@ def analyze_corpus(
         forget_failed(corpus, "sources", AnalyzeStage.name, tables.SOURCES)
     done = set(corpus.sources()["source_key"].to_pylist())
     tasks = plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
-    segments: Paths = {}
-    if config.analyze.shots.detector == "default":  # the others need the pictures of the whole file
-        opened = [task.inputs for task in tasks]
-        segments = make_segments(corpus, opened, config.analyze, current, executor, progress)
+    segments = make_segments(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
     taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
     stage = AnalyzeStage(config.analyze, taken_down, corpus.root, segments)
     summary = run(stage, tasks, executor, corpus.root, progress)
