@@ -268,12 +268,18 @@ def local_path(uri: str) -> Iterator[Path]:
         if member is not None:
             _copy_member(*member, target)
         else:
-            fs, path = _filesystem(uri)
-            with _errors("read", uri):
-                pafs.copy_files(
-                    path, str(target), source_filesystem=fs, destination_filesystem=pafs.LocalFileSystem()
-                )
+            _copy_remote(uri, target)
         yield target
+
+
+def _copy_remote(uri: str, target: Path) -> None:
+    fs, path = _filesystem(uri)
+    local = pafs.LocalFileSystem()
+    with _errors("read", uri):
+        try:
+            pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
+        except FileNotFoundError as error:
+            raise StorageError("no such file") from error
 
 
 def _copy_member(tar: str, name: str, target: Path) -> None:

@@ -85,6 +85,9 @@ class FaultyProxy(http.server.ThreadingHTTPServer):
         """A connection that was dropped on purpose is no news."""
 
 
+HOP_BY_HOP = {"content-length", "transfer-encoding", "connection", "expect"}
+
+
 class Handler(http.server.BaseHTTPRequestHandler):
     server: FaultyProxy
     protocol_version = "HTTP/1.1"
@@ -93,14 +96,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Silent."""
 
     def do_GET(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         fault = self.server.next_fault()
         if fault.isdigit():
             code = {"500": "InternalError", "503": "SlowDown", "403": "AccessDenied"}[fault]
             self._answer(int(fault), {}, f"<Error><Code>{code}</Code></Error>".encode())
         elif fault != "drop":
             behind = http.client.HTTPConnection("127.0.0.1", self.server.behind)
-            behind.request(self.command, self.path, body, dict(self.headers))
+            passed = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
+            behind.request(self.command, self.path, body, passed)
             found = behind.getresponse()
             data = found.read()
             self._answer(found.status, dict(found.getheaders()), data, cut_off=fault == "cut")
@@ -108,13 +112,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
 
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        chunks = []
+        while size := int(self.rfile.readline(), 16):
+            chunks.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(chunks)
+
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
 
     def _answer(self, status: int, headers: dict[str, str], data: bytes, *, cut_off: bool = False) -> None:
         self.send_response_only(status)
         length = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
         for name, value in headers.items():
-            if name.lower() not in ("content-length", "transfer-encoding", "connection"):
+            if name.lower() not in HOP_BY_HOP:
                 self.send_header(name, value)
         self.send_header("Content-Length", length)
         self.end_headers()
