@@ -9,10 +9,11 @@ the decoder holds it, in coded orientation, and read only a part of it.
 
 import numpy as np
 
+SPARSE = 16  # block edges are read from one row and one column in so many
 GRID = 8  # pixels between block edges: what JPEG, MPEG and H.264 transforms share
-BANDS, BAND_PX, NOISE_BLOCK = 6, 18, 16  # noise is read from so many bands of so many rows, in such blocks
+BANDS, BAND_PX, NOISE_BLOCK = 4, 18, 16  # noise is read from so many bands of so many rows, in such blocks
 NOISE_QUANTILE = 0.25  # the quieter blocks: texture counts as noise elsewhere
-COLUMNS, COMB_BLOCK = 120, 8  # combing is read from about so many columns
+COLUMNS, COMB_BLOCK = 64, 8  # combing is read from about so many columns
 COMBED, COMB_CHANGE = (
     1.6,
     4.0,
@@ -36,7 +37,7 @@ def blockiness(luma: np.ndarray) -> float:
     """How much larger the steps across the edges of an 8 x 8 grid are than those inside it, as a share of
     these, mean of both directions, 0 to 1 (after Wang, Sheikh and Bovik 2002); 0.3 is plain to see. [H, W]"""
     excess = []
-    for plane in (luma[::8], luma[:, ::8].T):
+    for plane in (luma[::SPARSE], luma[:, ::SPARSE].T):
         if plane.shape[1] < 2 * GRID + 1:
             return 0.0
         steps = np.abs(np.diff(plane.astype(np.int16), axis=1)).mean(axis=0)  # [W - 1]

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 RATE_HZ = 12.0  # a second
 BATCH = 16  # frames measured at a time: one by one, calls would cost more than arithmetic
@@ -88,15 +89,18 @@ def motion(planes: np.ndarray) -> np.ndarray:
     rows = np.zeros(count, MOTION)
     if min(high, wide) < BLOCK + 2:
         return rows
-    gradients, shift = _gradients(small[:-1], small[1:]), np.zeros((count, 2), int)
+    before, after = small[:-1], small[1:]
+    gradients = _gradients(before, after)  # [B, 5, R, C]
     steps = _displacements(gradients)  # [2, B, R, C]
+    shift = np.zeros((count, 2), int)
     for i in np.flatnonzero(_seems_fast(steps, gradients)):
-        shift[i] = _shift(small[i], small[i + 1])
-        if shift[i].any():
-            back = np.roll(small[i + 1], -shift[i], axis=(0, 1))
-            inside = _inside(shift[i], (high, wide), gradients.shape[2:])
-            gradients[i] = _gradients(small[i : i + 1], back[None])[0] * inside
-            steps[:, i] = _displacements(gradients[i : i + 1])[:, 0] + shift[i][:, None, None]
+        shift[i] = _shift(before[i], after[i])
+    far = np.flatnonzero(shift.any(axis=1))
+    if len(far):
+        back = np.stack([np.roll(after[i], -shift[i], axis=(0, 1)) for i in far])
+        inside = np.stack([_inside(shift[i], (high, wide), gradients.shape[2:]) for i in far])
+        gradients[far] = _gradients(before[far], back) * inside[:, None]
+        steps[:, far] = _displacements(gradients[far]) + shift[far].T[:, :, None, None]
     long_px = max(high, wide)
     whole = np.hypot(steps[0], steps[1])  # [B, R, C]
     rows["moved"] = whole.reshape(count, -1).mean(axis=1) / long_px
@@ -200,12 +204,21 @@ def _shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 def _best_shift(before: np.ndarray, after: np.ndarray) -> int:
     """Between two profiles int32 [n]; of equal ones the shortest."""
-    side = len(before)
-    costs = {
-        s: np.abs(after[max(0, s) : side + min(0, s)] - before[max(0, -s) : side - max(0, s)]).mean()
-        for s in sorted(range(-int(REACH * side), int(REACH * side) + 1), key=abs)
-    }
-    return min(costs, key=lambda s: costs[s])
+    shifts, overlap, counts = _trials(len(before))
+    padded = np.zeros(len(before) + len(shifts) - 1, np.int32)
+    padded[len(shifts) // 2 : len(shifts) // 2 + len(before)] = after
+    apart = np.abs(sliding_window_view(padded, len(before)) - before)  # [2 * reach + 1, n]
+    costs = np.einsum("sn,sn->s", apart, overlap) / counts
+    return int(shifts[np.lexsort((np.abs(shifts), costs))[0]])
+
+
+@lru_cache(maxsize=8)
+def _trials(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For a profile of `side`: shifts to try [S], where each leaves the two overlapping [S, side], how far
+    [S]."""
+    reach = int(REACH * side)
+    overlap = sliding_window_view(np.pad(np.ones(side, np.int32), reach), side)
+    return np.arange(-reach, reach + 1), np.ascontiguousarray(overlap), overlap.sum(axis=1)
 
 
 def _apart(a: np.ndarray, b: np.ndarray, margin: np.ndarray) -> float:

@@ -33,6 +33,7 @@ rate, "long sides" (of the picture) of its size.
 import math
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pipeline import camera, detail, flow, overlay
 
@@ -152,8 +153,6 @@ def _duplicate_ratio(change: np.ndarray) -> float:
     REPEAT_REACH frames before and the largest in those after: a picture that comes to rest has no such
                      after."""
     padded = np.pad(change, REPEAT_REACH)
-    largest = np.lib.stride_tricks.sliding_window_view(padded, REPEAT_REACH).max(
-        axis=1
-    )  # [N + REPEAT_REACH + 1]
+    largest = sliding_window_view(padded, REPEAT_REACH).max(axis=1)  # [N + REPEAT_REACH + 1]
     usual = np.minimum(largest[: len(change)], largest[REPEAT_REACH + 1 :])
     return float(((usual >= REPEAT_CHANGE) & (change <= REPEAT_SHARE * usual)).mean())
