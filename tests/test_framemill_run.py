@@ -257,7 +257,7 @@ def test_a_shard_tried_again_keeps_its_good_latents(raw: Path, done: Path, tmp_p
     one_shard = ["--set", "encode.samples_per_shard=64", "--max-failed", "0.5"]
     assert main(["encode", str(corpus), *one_shard]) == 0
     wanted = contents(corpus / "latents")
-    for path in (corpus / "latents").rglob("*.parquet"):
+    for path in [*(corpus / "latents").rglob("*.parquet"), *(corpus / "latents").rglob("*.tar")]:
         path.unlink()
     with garbage(videos[2]):
         assert main(["encode", str(corpus), *one_shard]) == 0

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.corpus import INPUTS_PATH, TAKEDOWNS_PATH, TAKEN_DOWN, Corpus
 from pipeline.errors import UsageError
+from pipeline.segments import sweep_segments
 from tokenizer_stage.shards import INDEX_NAME, read_tar, write_shard
 
 ID_COLUMNS = {"source_id", "clip_id", "status"}
@@ -53,6 +54,7 @@ def take_down(corpus: Corpus, names: Sequence[str], *, reason: str = "", dry_run
     if dry_run:
         return found
     _bury(corpus, found, reason)
+    sweep_segments(corpus)  # half-done analyses; they can be made again
     indexes = [path for path in found.tables if path.endswith(INDEX_NAME)]
     for path in (*found.report, *indexes):
         corpus.storage.delete(path)  # no reader may follow an index into a tar that changes
