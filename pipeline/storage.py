@@ -33,7 +33,7 @@ from pipeline.errors import StorageError
 
 TEMP_PREFIX = ".tmp-"  # unfinished writes; listed never, swept by `sweep_temporary`
 S3_ATTEMPTS = 10  # a request; about a minute of back-off in all, and 5 % failing requests never get there
-S3_SILENCE_S = 30.0  # an attempt without a byte for so long has failed; the default of 3 s suits an idle store
+S3_SILENCE_S = 30.0  # an attempt without a byte for so long has failed; the default 3 s suits an idle store
 STAT_THREADS = 16
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
 COPY_BYTES = 1 << 23
