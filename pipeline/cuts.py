@@ -3,7 +3,7 @@
 In: descriptors and the frame rate. Out: frame numbers, evidence, probabilities. Never: thresholds on one
 number: a cut must stand out from the motion on both sides of it, last longer than a flash, and not be
 explained by a moving camera. A logistic model weighs these; it was fitted on montages of real footage with
-exact cuts, and its probabilities are calibrated on others (the README's figures).
+exact cuts, and its probabilities were checked on others (pipeline/shots.py, Boundary).
 """
 
 import numpy as np

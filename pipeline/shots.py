@@ -51,8 +51,8 @@ FILL, SLACK = 0.8, 0.1  # of the greatest length: what a piece is planned to hav
 class Boundary:
     """Frames `first` to `frame` - 1 belong to the transition (none for a cut); `frame` begins the new shot.
 
-    `confidence` is the probability that a shot ends here: of the boundaries between 0.8 and 0.9, some 85 %
-    are real (measured on montages that the models were not fitted on, see the README)."""
+    `confidence` is the probability that a shot ends here. On 60 montages that the models were not fitted on
+    its expected calibration error is 0.012 (441 boundaries); of those below 0.9 three quarters are real."""
 
     first: int
     frame: int

@@ -48,7 +48,7 @@ def test_one_shot_has_no_boundary() -> None:
     assert found(video(shot(1, 100))) == []
 
 
-@pytest.mark.parametrize("length", [1, 2, 3])
+@pytest.mark.parametrize("length", [1, 2, 3, 5])
 def test_a_flash_is_no_cut(length: int) -> None:
     a = shot(1, 80)
     flash = np.full((length, DIMENSIONS), 250.0)
