@@ -69,7 +69,12 @@ def judge(args: Args) -> int:
     from pipeline.judge import what_if, what_if_lines
 
     corpus = Corpus(args.corpus).require()
-    found = what_if(corpus, _config(args, corpus.config()), args.what_if)
+    config, vectors = _config(args, corpus.config()), None
+    if config.judge.embedder:
+        from captioner.embed import load_embedder
+
+        vectors = corpus.embeddings(load_embedder(config.judge.embedder).dir_name)
+    found = what_if(corpus, config, args.what_if, vectors)
     _print(args, found, what_if_lines(found))
     return 0
 
@@ -114,7 +119,13 @@ def _stages(args: Args, wanted: Sequence[str]) -> int:
                     )
                 )
             elif stage == "judge":
-                summaries.append(judge_corpus(corpus, config, executor, report))
+                vectors = None
+                if config.judge.embedder:
+                    from captioner.embed import embed_corpus
+
+                    embedded, vectors = embed_corpus(corpus, config, executor, progress("embed"))
+                    summaries.append(embedded)
+                summaries.append(judge_corpus(corpus, config, executor, report, vectors))
             elif stage == "caption":
                 from captioner.recaption import recaption_corpus
 

@@ -55,6 +55,9 @@ class JudgeConfig:
     rules: dict[str, Any] = field(default_factory=dict)  # changes: rules.signals.motion.min = 0.1
     dedup: bool = True  # one clip of each group of copies stays
     mirrored: bool = True  # a mirrored copy is a copy
+    embedder: str = ""  # builtin: or clip:MODEL/TAG, for the two below; empty: none
+    semantic_distance: float = 0.0  # clips whose vectors are this near (1 - cosine) are copies; 0: off
+    aesthetic_head: str = ""  # safetensors of a linear head; its score is the column `aesthetic`
     decontaminate: str = ""  # reject what shows footage of this evaluation set: media, or a corpus
 
 

@@ -182,6 +182,12 @@ class Corpus:
         parts = [self._table(f"captions/{name}/{key}.parquet", tables.CAPTIONS) for key in keys]
         return self._shown(_unique(pa.concat_tables([tables.CAPTIONS.empty_table(), *parts]), "clip_id"))
 
+    def embeddings(self, name: str) -> pa.Table:
+        """A row an embedded clip, by the embedder whose folder is `name`, sorted by clip_id."""
+        keys = self.part_keys(f"embeddings/{name}", f"embeddings/{name}")
+        parts = [self._table(f"embeddings/{name}/{key}.parquet", tables.EMBEDDINGS) for key in keys]
+        return _unique(pa.concat_tables([tables.EMBEDDINGS.empty_table(), *parts]), "clip_id")
+
     def part_keys(self, folder: str, stage: str) -> list[str]:
         """Keys of the parts in `folder` that the stage's current fingerprint made."""
         current = self.fingerprints().get(stage)

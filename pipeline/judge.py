@@ -22,6 +22,7 @@ from pipeline.config import Config, JudgeConfig, fingerprint, load_config
 from pipeline.corpus import JUDGED_PATH, Corpus
 from pipeline.prints import CorpusPrints
 from pipeline.runner import Executor, LocalExecutor, RunSummary
+from pipeline.semantic import semantic_pairs
 
 VERSION = 2  # raised when the same rules give other verdicts
 PAIRS_PATH, DUPLICATES_PATH = "pairs.parquet", "duplicates.parquet"
@@ -76,10 +77,14 @@ def judge(
 
 
 def judge_corpus(
-    corpus: Corpus, config: Config, executor: Executor | None = None, progress: Progress = lambda *_: None
+    corpus: Corpus,
+    config: Config,
+    executor: Executor | None = None,
+    progress: Progress = lambda *_: None,
+    embeddings: pa.Table | None = None,
 ) -> RunSummary:
     """Judges all current clips and writes judged.parquet and duplicates.parquet, unless clips and rules are
-    as they were."""
+    as they were. `embeddings` (EMBEDDINGS) are for semantic copies and the column `aesthetic`."""
     started = time.monotonic()
     tainted = None
     if config.judge.decontaminate:
@@ -89,12 +94,18 @@ def judge_corpus(
         corpus.analyzed_fingerprint(),
         corpus.fingerprints().get("contaminated") if tainted is not None else "",
     )
+    if embeddings is not None:
+        stages = sorted(corpus.fingerprints().items())
+        upstream += (
+            embeddings.num_rows,
+            *(value for name, value in stages if name.startswith("embeddings/")),
+        )
     current = fingerprint(plain, rules.resolved(config.judge), VERSION, *upstream)
     if corpus.fingerprints().get("judge") == current and corpus.storage.exists(JUDGED_PATH):
         corpus.record(config, "judge", current)
         return RunSummary(stage="judge", tasks=0, lost=(), counts={}, seconds=time.monotonic() - started)
-    clips = corpus.clips()
-    pairs = _pairs(corpus, config, clips) if config.judge.dedup else None
+    clips = _scored(corpus.clips(), embeddings)
+    pairs = _pairs(corpus, config, clips, embeddings) if config.judge.dedup else None
     verdicts = judge(clips, config.judge, pairs, tainted)
     corpus.storage.write_bytes(DUPLICATES_PATH, tables.to_parquet(verdicts.duplicates))
     corpus.storage.write_bytes(JUDGED_PATH, tables.to_parquet(verdicts.judged))
@@ -104,12 +115,14 @@ def judge_corpus(
     return RunSummary(stage="judge", tasks=1, lost=(), counts=counts, seconds=spent_s)
 
 
-def what_if(corpus: Corpus, config: Config, changes: Sequence[str]) -> dict[str, Any]:
+def what_if(
+    corpus: Corpus, config: Config, changes: Sequence[str], embeddings: pa.Table | None = None
+) -> dict[str, Any]:
     """The funnel of the corpus as it would be judged now, and with these changes of rules
     (`signals.motion.min=0.2`). Writes nothing."""
-    clips = corpus.clips()
+    clips = _scored(corpus.clips(), embeddings)
     tainted = decontaminate.stored(corpus) if config.judge.decontaminate else None
-    pairs = _pairs(corpus, config, clips, write=False) if config.judge.dedup else None
+    pairs = _pairs(corpus, config, clips, embeddings, write=False) if config.judge.dedup else None
     changed = load_config(None, [f"judge.rules.{change}" for change in changes], config)
     now, then = (judge(clips, c.judge, pairs, tainted).judged for c in (config, changed))
     return {"clips": clips.num_rows, "changes": list(changes), "now": _funnel(now), "then": _funnel(then)}
@@ -140,8 +153,30 @@ def _counted(values: pa.ChunkedArray) -> dict[str, int]:
     return dict(sorted((v["values"], v["counts"]) for v in pc.value_counts(values).to_pylist()))
 
 
-def _pairs(corpus: Corpus, config: Config, clips: pa.Table, *, write: bool = True) -> pa.Table:
-    """Pairs of copies among the clips, found once for the same prints and settings."""
+def _scored(clips: pa.Table, embeddings: pa.Table | None) -> pa.Table:
+    """The clips with their aesthetic score, where there is one."""
+    if embeddings is None:
+        return clips
+    at = pc.index_in(clips["clip_id"], value_set=embeddings["clip_id"])
+    return clips.append_column("aesthetic", embeddings["aesthetic"].take(at))
+
+
+def _pairs(
+    corpus: Corpus, config: Config, clips: pa.Table, embeddings: pa.Table | None, *, write: bool = True
+) -> pa.Table:
+    """All pairs of copies among the clips."""
+    pairs = _perceptual(corpus, config, clips, write=write)
+    if embeddings is None or not config.judge.semantic_distance:
+        return pairs
+    current = pc.is_in(embeddings["clip_id"], value_set=clips["clip_id"])
+    known = embeddings.filter(pc.and_(current, pc.equal(embeddings["status"], "ok")))
+    rows = pc.index_in(known["clip_id"], value_set=clips["clip_id"]).to_numpy()
+    vectors = known["vector"].combine_chunks().flatten().to_numpy().reshape(len(rows), -1)
+    return pa.concat_tables([pairs, semantic_pairs(vectors, rows, config.judge.semantic_distance)])
+
+
+def _perceptual(corpus: Corpus, config: Config, clips: pa.Table, *, write: bool) -> pa.Table:
+    """Pairs of the same footage, found once for the same prints and settings."""
     current = fingerprint(config.judge.mirrored, dedup.VERSION, corpus.analyzed_fingerprint())
     if corpus.fingerprints().get("pairs") == current and corpus.storage.exists(PAIRS_PATH):
         return tables.from_parquet(corpus.storage.read_bytes(PAIRS_PATH), dedup.PAIRS)

@@ -26,6 +26,7 @@ KINDS = ("video", "image")
 LIMITS = ("min", "max", "min_percentile", "max_percentile")
 NAMES = ("low", "high")
 BASIC = ("duration_s", "short_side_px", "long_side_px", "area_px", "aspect", "fps", "boundary_confidence")
+BASIC += ("aesthetic",)  # where an embedder and a head are named: captioner/embed.py
 COLUMNS = (*BASIC, *(f"signals.{field.name}" for field in tables.SIGNALS))
 Tree = dict[str, Any]
 
@@ -86,8 +87,9 @@ def column(clips: pa.Table, name: str) -> np.ndarray:
         return _floats(pc.struct_field(clips["signals"], name.removeprefix("signals.")))
     if name == "duration_s":
         return np.where(_is(clips, "image"), np.nan, _floats(pc.subtract(clips["end_s"], clips["start_s"])))
-    if name in ("fps", "boundary_confidence"):
-        return _floats(clips[name])
+    if name in ("fps", "boundary_confidence", "aesthetic"):
+        known = name in clips.column_names
+        return _floats(clips[name]) if known else np.full(clips.num_rows, np.nan)
     width, height = _active_size(clips)
     short_px, long_px = np.minimum(width, height), np.maximum(width, height)
     made = {"short_side_px": short_px, "long_side_px": long_px, "area_px": width * height}

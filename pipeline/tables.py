@@ -57,6 +57,7 @@ SOURCES = pa.schema(  # a row an input file, failures included
         ("frames", I32),  # decoded frames
         ("duration_s", F64),
         ("has_audio", pa.bool_()),
+        ("transfer", S),  # sdr | pq | hlg; high dynamic range is not tone-mapped: its pictures look flat
         ("size_bytes", I64),
     ]
 )
@@ -153,6 +154,16 @@ CONTAMINATED = pa.schema(  # a row a pair: a clip that shows footage of an evalu
         ("clip_id", S),
         ("evaluation_clip_id", S),
         ("distance", F32),  # as in DUPLICATES
+    ]
+)
+
+EMBEDDINGS = pa.schema(  # a row a clip: captioner/embed.py
+    [
+        ("clip_id", S),
+        ("vector", pa.list_(F32)),  # unit length
+        ("aesthetic", F32),  # null where no head was named
+        ("status", S),  # ok | failed
+        ("reason", S),
     ]
 )
 

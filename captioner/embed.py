@@ -1,0 +1,183 @@
+"""The embed stage: filmstrips in, one vector a clip out, and an aesthetic score where a head is named.
+
+In: clip ids of a corpus. Out: embeddings/<embedder>/<key>.parquet (schema EMBEDDINGS). Embedders by name:
+
+    builtin:           the image side of this repository's captioner; it knows the toy world only
+    clip:MODEL/TAG     an open_clip model, frame by frame, the frames' vectors averaged
+
+An aesthetic head is a safetensors file with `weight` [1, D] and `bias` [1] over such a model's vectors
+(LAION's linear head is one for clip:ViT-L-14/openai); its score is usually 1 to 10. Never: video, a verdict.
+"""
+
+import hashlib
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioner.caption import folder_name
+from captioner.data import Filmstrip, decode_jpeg, strip_pixels
+from captioner.folder import BUILTIN_DIR, read_description
+from captioner.recaption import SPAN_COLUMNS, read_strips
+from pipeline import tables
+from pipeline.config import Config, JudgeConfig, fingerprint
+from pipeline.corpus import Corpus, plan_tasks
+from pipeline.errors import ModelError
+from pipeline.progress import Progress
+from pipeline.runner import Executor, RunSummary, run
+from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
+
+VERSION = 1
+CLIPS_PER_TASK = 64
+
+
+class Embedder(Protocol):
+    """A named model: filmstrip → unit vector float32 [D]."""
+
+    dir_name: str
+    weights_sha256: str
+
+    def embed(self, strip: Filmstrip) -> np.ndarray: ...
+
+
+def load_embedder(name: str) -> Embedder:
+    """The embedder of that name; weights are loaded for the first clip."""
+    kind, colon, argument = name.partition(":")
+    if kind == "builtin" and colon:
+        return BuiltinEmbedder(argument)
+    if kind == "clip" and "/" in argument:
+        return ClipEmbedder(argument)
+    raise ModelError(f"no embedder is called {name!r}", expected="builtin:, or clip:MODEL/TAG")
+
+
+class BuiltinEmbedder:
+    """The contrastive video vector of the built-in captioner, or of one of your own training."""
+
+    def __init__(self, folder: str = "") -> None:
+        self._folder = Path(folder) if folder else BUILTIN_DIR
+        self._model: Any = None
+        self.dir_name = folder_name("builtin", folder)
+        self.weights_sha256 = str(read_description(self._folder)["weights_sha256"])
+
+    def embed(self, strip: Filmstrip) -> np.ndarray:
+        import torch
+
+        if self._model is None:
+            from captioner.model import load_model
+
+            torch.set_num_threads(1)
+            self._model = load_model(self._folder)
+        sizes = self._model.config
+        frames, times_s = strip_pixels(strip, sizes.image_px, sizes.max_frames)
+        with torch.inference_mode():
+            vector, _ = self._model.encode_video(frames[None], times_s[None])  # [1, D]
+        return _unit(vector[0].float().numpy())
+
+
+class ClipEmbedder:
+    """An open_clip model; naming it may download its weights."""
+
+    def __init__(self, argument: str) -> None:
+        self._model_name, _, self._tag = argument.partition("/")
+        self._model: Any = None
+        self._preprocess: Any = None
+        self.dir_name = folder_name("clip", argument)
+        self.weights_sha256 = hashlib.sha256(argument.encode()).hexdigest()  # a tag names its weights
+
+    def embed(self, strip: Filmstrip) -> np.ndarray:
+        import torch
+
+        if self._model is None:
+            import open_clip
+
+            torch.set_num_threads(1)
+            made = open_clip.create_model_and_transforms(self._model_name, pretrained=self._tag)
+            self._model, self._preprocess = made[0].eval(), made[2]
+        frames = [self._preprocess(decode_jpeg(data, strip.clip_id)) for data in strip.frames]
+        with torch.inference_mode():
+            vectors = self._model.encode_image(torch.stack(frames), normalize=True)  # [T, D]
+        return _unit(vectors.mean(dim=0).float().numpy())
+
+
+class EmbedStage:
+    """Embeds the clips of a task."""
+
+    name = "embed"
+    version = VERSION
+    resources = Resources(cpus=1, memory_gb=3)
+
+    def __init__(self, root: str, config: JudgeConfig) -> None:
+        self._root, self._config = root, config
+        self._embedder: Embedder | None = None
+        self._head: tuple[np.ndarray, float] | None = None
+
+    def setup(self) -> None:
+        self._embedder = load_embedder(self._config.embedder)
+        self._head = read_head(self._config.aesthetic_head) if self._config.aesthetic_head else None
+
+    def process(self, task: Task) -> TaskResult:
+        assert self._embedder is not None, "setup first"
+        strips, killers = read_strips(Corpus(self._root), task.inputs), task.killers("clip_id")
+        rows, failed = [], 0
+        for clip_id in task.inputs["clip_id"].to_pylist():
+            vector: np.ndarray | Failure = KILLED if clip_id in killers else Failure(reason="no filmstrip")
+            if clip_id in strips and clip_id not in killers:
+                vector = guard(partial(self._embedder.embed, strips[clip_id]))
+            if isinstance(vector, Failure):
+                rows.append({"clip_id": clip_id, "status": "failed", "reason": vector.reason})
+                failed += 1
+                continue
+            score = None if self._head is None else float(self._head[0] @ vector + self._head[1])
+            rows.append({"clip_id": clip_id, "vector": vector.tolist(), "aesthetic": score, "status": "ok"})
+        data = tables.to_parquet(tables.from_rows(rows, tables.EMBEDDINGS))
+        path = f"embeddings/{self._embedder.dir_name}/{task.key}.parquet"
+        return TaskResult(
+            outputs=(Output(path=path, data=data),), counts={"ok": len(rows) - failed, "failed": failed}
+        )
+
+
+def embed_corpus(
+    corpus: Corpus, config: Config, executor: Executor, progress: Progress
+) -> tuple[RunSummary, pa.Table]:
+    """Embeds every clip that has no vector yet; what was done, and the vectors of all current clips."""
+    embedder = load_embedder(config.judge.embedder)
+    place = f"embeddings/{embedder.dir_name}"
+    head = config.judge.aesthetic_head and _sha256(config.judge.aesthetic_head)
+    current = fingerprint(VERSION, embedder.weights_sha256, head, corpus.fingerprints().get("analyze"))
+    corpus.record(config, place, current)
+    done = set(corpus.embeddings(embedder.dir_name)["clip_id"].to_pylist())
+    tasks: list[Task] = []
+    for part, clips in corpus.clips_by_part():
+        rows = clips.filter(pc.equal(clips["status"], "ok")).select(SPAN_COLUMNS)
+        rows = rows.append_column("part", pa.array([part] * rows.num_rows, pa.string()))
+        tasks += plan_tasks(rows, "clip_id", done, current, CLIPS_PER_TASK)
+    summary = run(EmbedStage(corpus.root, config.judge), tasks, executor, corpus.root, progress)
+    return summary, corpus.embeddings(embedder.dir_name)
+
+
+def read_head(path: str) -> tuple[np.ndarray, float]:
+    """(weight float32 [D], bias) of a linear aesthetic head."""
+    from safetensors.numpy import load_file
+
+    try:
+        tensors = load_file(path)
+        return tensors["weight"].reshape(-1).astype(np.float32), float(tensors["bias"].reshape(-1)[0])
+    except (OSError, KeyError) as error:
+        raise ModelError(
+            f"cannot read the aesthetic head {path}: {error}",
+            expected="safetensors with weight [1, D], bias [1]",
+        ) from error
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return (vector / max(float(np.linalg.norm(vector)), 1e-12)).astype(np.float32)
+
+
+def _sha256(path: str) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot read the aesthetic head {path}: {error}") from error
