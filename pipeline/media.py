@@ -29,6 +29,7 @@ FORMATS = (
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
+HDR = {16: "pq", 18: "hlg"}  # transfer characteristics (ITU-T H.273): SMPTE ST 2084, ARIB STD-B67
 BICUBIC = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
 SEEK_AFTER_S = 4.0  # spans that begin earlier are decoded from the start: a seek saves nothing
@@ -48,6 +49,7 @@ class MediaInfo:
     duration_s: float  # declared for the video stream; 0 when unknown
     length_s: float  # the same, or else declared for the whole file
     has_audio: bool
+    transfer: str = "sdr"  # or pq, hlg: high dynamic range, whose pictures are not tone-mapped
 
 
 @dataclass(slots=True, kw_only=True)
@@ -356,6 +358,7 @@ def _info(container: av.container.InputContainer, stream: av.VideoStream, rotati
         duration_s=float(declared),
         length_s=float(declared) or whole_s,
         has_audio=bool(container.streams.audio),
+        transfer=HDR.get(stream.codec_context.color_trc, "sdr"),
     )
 
 

@@ -138,6 +138,7 @@ def _source_row(info: media.MediaInfo, seen: Seen, damage: media.Damage) -> Rows
         "frames": len(times_s),
         "duration_s": duration_s,
         "has_audio": info.has_audio,
+        "transfer": info.transfer,
     }
 
 
@@ -235,6 +236,7 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
         "frames": 1,
         "duration_s": 0.0,
         "has_audio": False,
+        "transfer": "sdr",
     }
     clip = shape | {
         "start_s": 0.0,
