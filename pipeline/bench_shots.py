@@ -164,12 +164,12 @@ def _score(truths: Sequence[Truth], detect: Callable[[str], Sequence[Found]]) ->
 
 
 def _attempt(name: str, truths: Sequence[Truth], detect: Callable[[str], Sequence[Found]]) -> dict[str, Any]:
-    """The score, or why there is none: a detector that is not installed."""
+    """The score, or why there is none: a detector that is not installed, or that died."""
     try:
         detectors.check(name)
+        return _score(truths, detect)
     except ModelError as error:
         return {"skipped": str(error)}
-    return _score(truths, detect)
 
 
 def _framemill(box: Sandbox, path: Path) -> list[Found]:
