@@ -41,8 +41,8 @@ def fades(frames: np.ndarray, fps: float) -> list[tuple[int, int, float]]:
 def _ramp(texture: np.ndarray, start: int, end: int, reach: int) -> tuple[int, int]:
     """(first, frame): the plain run widened over the frames whose contrast is still rising or falling."""
     first, frame, top = start, end, len(texture) - 1
-    while first > max(0, start - reach) and texture[first - 1] < 0.9 * texture[max(0, first - 3)]:
+    while first > max(0, start - reach) and texture[first - 1] < 0.95 * texture[max(0, first - 3)]:
         first -= 1
-    while frame < min(top, end + reach) and texture[frame] < 0.9 * texture[min(top, frame + 2)]:
+    while frame < min(top, end + reach) and texture[frame] < 0.95 * texture[min(top, frame + 2)]:
         frame += 1
     return first, frame
