@@ -23,7 +23,8 @@ from pipeline.descriptor import descriptors
 from pipeline.flow import Follower
 
 RAW_BYTES = 64 << 20  # of pictures not yet encoded; most never need to be
-BATCH_FRAMES = 8  # more spare few calls, and push pictures out of the processor's cache
+BATCH_FRAMES = 8, 32  # least and most; calls cost, and so do pictures that have left the processor's cache
+BATCH_PIXELS = 8_000_000
 CLOSE_LONG_PX = 640
 
 
@@ -145,11 +146,15 @@ def _batches(
     """Batches of frames and their thumbnails' planes, uint8 [B, H, W], [B, H/2, W/2] twice. Each thumbnail
     is made at once, while the picture is in the processor's cache."""
     batch: list[media.Frame] = []
+    count = BATCH_FRAMES[0]
     planes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for frame in frames:
+        if frame.index == 0:
+            fitting = BATCH_PIXELS // (frame.picture.width * frame.picture.height)
+            count = min(max(fitting, BATCH_FRAMES[0]), BATCH_FRAMES[1])
         batch.append(frame)
         planes.append(frame.yuv(*size))
-        if len(batch) == BATCH_FRAMES:
+        if len(batch) == count:
             yield batch, [np.stack(plane) for plane in zip(*planes, strict=True)]
             batch, planes = [], []
     if batch:
