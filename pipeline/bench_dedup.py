@@ -3,7 +3,8 @@
 In: a folder of media and its truth (a toy world's truth.jsonl, whose shots name what they repeat, or a
 duplicates.json: groups with a base and members, hard_negatives). Out: figures, and what was missed or wrong.
 Every pair of clips counts, not only those the truth speaks of: a pair joined that is not in one true group is
-wrong. Files of equal bytes are one source and count as found.
+wrong. (Two clips of one shot count for nothing: where a shot was split is another figure.) Files of equal
+bytes are one source and count as found.
 """
 
 import itertools
@@ -45,9 +46,9 @@ def bench_dedup(media: str, truth_file: str, *, mirrored: bool = True) -> dict[s
     if not known:
         raise UsageError(f"{truth_file} speaks of no file in {media}", expected="the folder of that truth")
     true_group = _truth_groups(truth, mirrored)
-    true = _pairs_within(_by_group(known, true_group))
+    true = {(a, b) for a, b in _pairs_within(_by_group(known, true_group)) if known[a] != known[b]}
     found = _pairs_within(grouped(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True)))
-    found = {pair for pair in found if pair[0] in known and pair[1] in known}
+    found = {(a, b) for a, b in found if a in known and b in known and known[a] != known[b]}
     right = len(true & found)
     precision = right / len(found) if found else 1.0
     recall = right / len(true) if true else 1.0

@@ -51,10 +51,23 @@ def clip_print(
         shown[k] = weights @ frames[first:last] / weights.sum()
     left, top, right, bottom = active
     planes = [
-        resample(plane, side, (top, bottom), (left, right)).reshape(samples, -1)
-        for plane, side in zip(_planes(shown), (PRINT_LUMA, PRINT_CHROMA, PRINT_CHROMA), strict=True)
+        resample(_without_bars(plane, bar, active), side, (top, bottom), (left, right)).reshape(samples, -1)
+        for plane, side, bar in zip(
+            _planes(shown), (PRINT_LUMA, PRINT_CHROMA, PRINT_CHROMA), (0, 128, 128), strict=True
+        )
     ]
     return np.rint(np.concatenate(planes, axis=1)).astype(np.uint8)  # [S, PRINT_SIZE]
+
+
+def _without_bars(planes: np.ndarray, bar: int, active: tuple[float, float, float, float]) -> np.ndarray:
+    """Planes [N, H, W] with the level of the bars taken out of the cells that bars cover in part."""
+    left, top, right, bottom = active
+    down, across = (
+        np.clip(np.minimum(end * size, np.arange(size) + 1) - np.maximum(start * size, np.arange(size)), 0, 1)
+        for start, end, size in ((top, bottom, planes.shape[1]), (left, right, planes.shape[2]))
+    )
+    shown = np.maximum(np.outer(down, across), 0.1).astype(np.float32)  # share of each cell; [H, W]
+    return np.clip((planes - bar) / shown + bar, 0, 255)
 
 
 def resample(

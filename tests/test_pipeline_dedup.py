@@ -140,6 +140,18 @@ def test_mirrored_copies_can_be_left_alone() -> None:
     assert table["mirrored"].to_pylist() == [True]
 
 
+def test_bars_that_cut_through_cells_leave_no_trace() -> None:
+    frames = np.full((24, 384), 128.0)
+    luma = frames[:, :256].reshape(-1, 16, 16)
+    luma[:] = 200
+    luma[:, :3], luma[:, 3], luma[:, 12], luma[:, 13:] = 0, 0.4 * 200, 0.3 * 200, 0
+    boxed = clip_print(
+        np.rint(frames).astype(np.uint8), np.arange(24) / 24, 1.0, (0.0, 3.6 / 16, 1.0, 12.3 / 16)
+    )
+    assert np.abs(boxed[:, :144].astype(int) - 200).max() <= 2
+    assert (boxed[:, 144:] == 128).all()
+
+
 def test_equal_prints_are_exact_copies() -> None:
     a = printed(film(1))
     table = perceptual_pairs(PrintList([a, a.copy(), printed(brighter(film(1)))]))
