@@ -46,7 +46,8 @@ def bench_analyze(folders: Sequence[str], *, peer: bool = True) -> dict[str, Any
     found = [row["uri"] for row in discover(list(folders)).inputs.to_pylist()]
     files = [file for file in found if not file.lower().endswith(STILLS)]
     started = _scenedetect("version") if peer else (0.0, 0.0)
-    rows, left_out = [], []
+    rows: list[dict[str, Any]] = []
+    left_out: list[dict[str, Any]] = []
     for file in files:
         row = _file(file, started if peer else None)
         (left_out if "reason" in row else rows).append(row)
