@@ -3,8 +3,7 @@
 In: a folder of media and its truth (a toy world's truth.jsonl, whose shots name what they repeat, or a
 duplicates.json: groups with a base and members, hard_negatives). Out: figures, and what was missed or wrong.
 Every pair of clips counts, not only those the truth speaks of: a pair joined that is not in one true group is
-wrong. (Two clips of one shot count for nothing: where a shot was split is another figure.) Files of equal
-bytes are one source and count as found.
+wrong. Two clips of one shot count for nothing. Files of equal bytes are one source and count as found.
 """
 
 import itertools
@@ -26,6 +25,7 @@ from pipeline.judge import find_pairs
 from pipeline.runner import LocalExecutor
 
 Shot = tuple[str, int]  # a file of the truth and the number of a shot in it
+OF_CLIP, OF_SHOT = 0.8, 0.5  # of a clip and of a shot that must be shared
 SHOWN = 20  # of what was missed or wrong
 
 
@@ -102,7 +102,8 @@ def _truth_groups(truth: Path, mirrored: bool) -> dict[Shot, Shot]:
 
 
 def _shots_of_clips(clips: pa.Table, file_of: dict[str, str], truth: Path) -> list[Shot | None]:
-    """The shot that each clip shows for at least half of its length; a file of duplicates.json is one."""
+    """The shot that each clip shows, where it is most of the clip and the clip is at least half of it: how well
+    shots are split is another figure. A file of duplicates.json is one shot."""
     rows = clips.select(["source_id", "start_s", "end_s"]).to_pylist()
     if truth.suffix != ".jsonl":
         return [(Path(file_of[row["source_id"]]).name, 0) for row in rows]
@@ -111,10 +112,10 @@ def _shots_of_clips(clips: pa.Table, file_of: dict[str, str], truth: Path) -> li
     for row in rows:
         file = next((f for f in spans if file_of[row["source_id"]].endswith(f)), None)
         overlaps = [
-            (min(s["end_s"], row["end_s"]) - max(s["start_s"], row["start_s"]), n)
+            (min(s["end_s"], row["end_s"]) - max(s["start_s"], row["start_s"]), s["end_s"] - s["start_s"], n)
             for n, s in enumerate(spans[file] if file else [])
         ]
-        best = max(overlaps, default=(-1.0, 0))
-        enough = best[0] >= 0.5 * (row["end_s"] - row["start_s"])
-        found.append((file, best[1]) if file and enough else None)
+        shared_s, shot_s, n = max(overlaps, default=(-1.0, 0.0, 0))
+        enough = shared_s >= OF_CLIP * (row["end_s"] - row["start_s"]) and shared_s >= OF_SHOT * shot_s
+        found.append((file, n) if file and enough else None)
     return found
