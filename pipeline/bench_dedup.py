@@ -102,7 +102,7 @@ def _truth_groups(truth: Path, mirrored: bool) -> dict[Shot, Shot]:
 
 
 def _shots_of_clips(clips: pa.Table, file_of: dict[str, str], truth: Path) -> list[Shot | None]:
-    """The shot that each clip shows, where it is most of the clip and the clip is at least half of it: how well
+    """The shot that each clip shows, where it is most of the clip and the clip at least half of it: how well
     shots are split is another figure. A file of duplicates.json is one shot."""
     rows = clips.select(["source_id", "start_s", "end_s"]).to_pylist()
     if truth.suffix != ".jsonl":

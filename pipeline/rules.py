@@ -25,8 +25,8 @@ PRESETS = Path(__file__).parent / "presets"
 KINDS = ("video", "image")
 LIMITS = ("min", "max", "min_percentile", "max_percentile")
 NAMES = ("low", "high")
-BASIC = ("duration_s", "short_side_px", "long_side_px", "area_px", "aspect", "fps", "boundary_confidence")
-BASIC += ("aesthetic",)  # where an embedder and a head are named: captioner/embed.py
+BASIC: tuple[str, ...] = ("duration_s", "short_side_px", "long_side_px", "area_px", "aspect", "fps")
+BASIC += ("boundary_confidence", "aesthetic")  # the last where a head is named: captioner/embed.py
 COLUMNS = (*BASIC, *(f"signals.{field.name}" for field in tables.SIGNALS))
 Tree = dict[str, Any]
 
