@@ -25,6 +25,7 @@ from pipeline.toyworld import ToyWorldConfig, render_corpus
 VICTIMS = ("local driver", "worker", "raylet", "ray driver")
 SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.samples_per_shard=4")
 STUCK_S, RESTARTS = 300.0, 3  # a run still alive so long after the kill is stuck; how often to start again
+STDERR = "stderr.log"  # of a run, beside its corpus
 TOY = ToyWorldConfig(videos=5, images=2, seed=11, min_shots=1, max_shots=2, duplicate_share=0.0)
 
 
@@ -76,6 +77,7 @@ def bench_kill(
     details = {
         "runs": log,
         "outcomes": dict(outcomes),
+        "killed": sum("before the kill" not in str(entry["then"]) for entry in log),
         "undisturbed_s": {name: round(seconds, 1) for name, seconds in usual_s.items()},
         "executors_agree": wanted["ray"] == wanted["local"],
         "files": len(wanted["local"]),
@@ -95,9 +97,10 @@ def _start(media: str, out: Path, executor: str) -> subprocess.Popen[bytes]:
     words += [word for setting in SETTINGS for word in ("--set", setting)]
     if executor == "ray":
         words += ["--workers", "2"]
-    quiet = subprocess.DEVNULL
+    out.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "framemill", *words]
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+    with open(out.parent / STDERR, "wb") as log:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
 
 
 def _killed_run(media: str, out: Path, victim: str, executor: str, after_s: float) -> str:
@@ -113,7 +116,8 @@ def _killed_run(media: str, out: Path, victim: str, executor: str, after_s: floa
                     killed = True
     try:
         code = run.wait(STUCK_S)
-        ended = f"exit {code}" if killed else "ended before the kill"
+        said = (out.parent / STDERR).read_text(errors="replace").strip().splitlines()[-1:]
+        ended = f"exit {code}" if killed else f"exit {code} before the kill: {said}"
     except subprocess.TimeoutExpired:
         ended = "stuck"
     with contextlib.suppress(ProcessLookupError):
