@@ -124,7 +124,12 @@ def _source_states(sources: Row) -> list[tuple[str, str, int]]:
     """(state, colour, files)"""
     styles = (("ok", "kept"), ("salvaged", "rejected"), ("failed", "failed"))
     found = [(name, style, sources["status"].get(name, 0)) for name, style in styles]
-    return [*found, ("pending", "pending", sources["pending"])]
+    gone = sources["status"].get("taken down", 0)
+    return [
+        *found,
+        *([("taken down", "failed", gone)] if gone else []),
+        ("pending", "pending", sources["pending"]),
+    ]
 
 
 def _funnel(counts: Row, states: Sequence[Judged], derived: Sequence[Derived]) -> Html:

@@ -20,7 +20,7 @@ from pipeline.errors import StorageError, UsageError
 from pipeline.manifests import SIDECARS, SUFFIXES, Entry, read_manifest, sample_key, tar_facts
 from pipeline.storage import FileInfo, Storage, is_remote, stat, stat_each, tar_members
 
-VIDEO = "3gp avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
+VIDEO = "3gp apng avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 IMAGE = "avif bmp jpeg jpg png tif tiff webp"
 AUDIO = "aac flac m4a mp3 ogg wav"  # taken in so that they end as `failed: no video stream`
 MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{VIDEO} {IMAGE} {AUDIO}".split())
@@ -86,7 +86,11 @@ class _Found:
         """The media below a folder, a prefix or the folder part of a glob."""
         folder, pattern = _split_glob(path)
         infos = [i for i in Storage(folder).walk() if pattern is None or pattern.fullmatch(_uri(i))]
-        if not infos:
+        gone = [p for p in Storage(folder).dangling() if pattern is None or pattern.fullmatch(p)]
+        for link in gone:
+            if _suffix(link) in MEDIA_SUFFIXES:
+                self.take(link, None, {})
+        if not infos and not gone:
             raise UsageError(
                 f"no files at {path}", expected="media, a folder, a glob, a list or an s3:// prefix"
             )

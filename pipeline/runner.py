@@ -57,12 +57,14 @@ class Worker:
     def run(self, task: Task, *, commit: bool = True) -> Receipt:
         """Processes and commits one task, the done-marker last; without `commit` only the first."""
         started = time.monotonic()
-        result, error = attempt(lambda: self._stage.process(task))
-        if result is None:
-            return Receipt(key=task.key, seconds=time.monotonic() - started, error=error)
+        counts, error = attempt(lambda: self._process(task, commit))
+        return Receipt(key=task.key, seconds=time.monotonic() - started, counts=counts or {}, error=error)
+
+    def _process(self, task: Task, commit: bool) -> dict[str, int]:
+        result = self._stage.process(task)
         for output in result.outputs if commit else ():
             self._storage.write_bytes(output.path, output.data)
-        return Receipt(key=task.key, seconds=time.monotonic() - started, counts=result.counts)
+        return result.counts
 
 
 class LocalExecutor:

@@ -165,8 +165,10 @@ class Sandbox:
             self.close()
             root = str(Path(__file__).resolve().parent.parent)
             paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-            # Few malloc arenas: each thread's own would count 64 MB of address space against the limit.
+            # Few malloc arenas: each thread's own would count 64 MB of address space against the limit. Large
+            # blocks are kept for the next batch of frames: faulting them in anew doubles its arithmetic.
             environment = {"PYTHONPATH": os.pathsep.join(paths), "MALLOC_ARENA_MAX": "2"}
+            environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
             environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
             environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
             limit = str(int(self.memory_gb * 2**30))

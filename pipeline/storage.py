@@ -165,6 +165,13 @@ class Storage:
         """Every file below the root, in path order, hidden files and folders left out."""
         return (_file_info(info, remote=is_remote(self.root)) for _, info in self._files())
 
+    def dangling(self) -> Sequence[str]:
+        """Local links below the root whose target is gone, which `walk` does not see."""
+        if is_remote(self.root):
+            return []
+        paths = (os.path.join(at, name) for at, _, names in os.walk(self._base) for name in names)
+        return sorted(path for path in paths if os.path.islink(path) and not os.path.exists(path))
+
     def find(self, suffix: str) -> tuple[str, ...]:
         """Paths, relative to the root, of the files that `walk` finds and that end so."""
         return tuple(rel for rel, _ in self._files() if rel.endswith(suffix))

@@ -160,7 +160,8 @@ def test_every_bad_file_ends_as_its_truth_says(media_dir: Path, tmp_path: Path) 
             assert source["status"] == "failed" or all(clip["reasons"] for clip in clips), name
         else:
             assert source["status"] in ("salvaged", "failed"), name
-    assert sources.get("dangling.mp4", {"status": "failed"})["status"] == "failed"
+    assert sources["dangling.mp4"]["status"] == "failed"
+    assert "no such file" in sources["dangling.mp4"]["reason"]
 
 
 def test_the_child_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
