@@ -25,7 +25,7 @@ CROP = 0.04  # a side
 WHOLE, MIDDLE = (0.0, 1.0), (0.18, 0.82)
 VIEWS = ((WHOLE, WHOLE), (MIDDLE, MIDDLE), ((0.0, 0.65), WHOLE))  # rows and columns, as shares of the picture
 GRIDS, PROJECTIONS, WIDTH = 8, 9, 0.45  # per view; numbers that make a cell; its extent
-NEAR = 0.22  # distance between vectors of a pair; copies measure 0.01 to 0.15, strangers mostly 0.7 and more
+NEAR = 0.16  # distance between vectors of a pair; copies measure 0.01 to 0.15, strangers mostly 0.7 and more
 BLOCK = 1 << 16  # vectors whose cells are computed at a time
 CROWD = 16  # in a full cell a vector is compared with this many neighbours, not with all
 SIDE = 6  # frequencies down and across
@@ -120,7 +120,7 @@ def _vectors(
 def _pairs_of_grid(found: Moments, view: int, side: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Pairs packed as lower << 33 | higher << 1 | mirrored, unique, of the vectors that share a cell."""
     vectors, flipped = found.vectors[view], found.flipped[view]
-    order, cell = _shared_cells(side, *_by_cell(vectors, rng))
+    order, cell = _shared_cells(side, *_by_cell(vectors, found.owner, rng))
     owner, cut, side = found.owner[order].astype(np.int64), found.cut[order], side[order]
     pairs = [np.empty(0, np.int64)]
     for step in range(1, CROWD + 1):
@@ -137,8 +137,11 @@ def _pairs_of_grid(found: Moments, view: int, side: np.ndarray, rng: np.random.G
     return np.unique(np.concatenate(pairs))
 
 
-def _by_cell(vectors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(order, cell): vector numbers by cell and inside a cell along a line, and their cells, uint64."""
+def _by_cell(
+    vectors: np.ndarray, owner: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """(order, cell): vector numbers by cell and inside a cell along a line, and their cells, uint64; without
+    those that lie in the cell of their clip's moment before, or of their moment uncut."""
     directions = rng.standard_normal((vectors.shape[1], PROJECTIONS + 1)).astype(np.float32)
     directions[:, :PROJECTIONS] /= WIDTH * SCALE
     directions[:, PROJECTIONS] *= 65536 / (16 * SCALE)
@@ -150,8 +153,13 @@ def _by_cell(vectors: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray,
         cells = np.floor(along[:, :PROJECTIONS] + shifts).astype(np.int64).view(np.uint64)
         fine = (along[:, PROJECTIONS] + 32768).clip(0, 65535).astype(np.uint64)
         keys[start : start + BLOCK] = (np.einsum("np,p->n", cells, mixers) & ~np.uint64(0xFFFF)) | fine
-    order = np.argsort(keys)
-    return order, keys[order] >> np.uint64(16)
+    cell = keys >> np.uint64(16)
+    repeated = np.zeros(len(cell), bool)
+    repeated[2:] = (cell[2:] == cell[:-2]) & (owner[2:] == owner[:-2])  # whole and cut vectors take turns
+    repeated[1::2] |= cell[1::2] == cell[::2]
+    fresh = np.flatnonzero(~repeated)
+    order = fresh[np.argsort(keys[fresh])]
+    return order, cell[order]
 
 
 def _shared_cells(side: np.ndarray, order: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
