@@ -212,12 +212,12 @@ class Corpus:
     def _analyzed(self, *, taken_down: bool = False) -> list[tuple[str, pa.Table]]:
         """(part key, its rows that belong to current inputs) for every current analyze part; without the
         rows of sources that were taken down, unless they are asked for."""
-        wanted = self.inputs()["source_key"]
+        wanted = set(self.inputs()["source_key"].to_pylist())  # once, not a table of all keys per part
         gone = pa.array([], pa.string()) if taken_down else self._taken_down()
         found = []
         for key in self.part_keys("sources", "analyze"):
             rows = self._table(f"sources/{key}.parquet", tables.SOURCES)
-            rows = rows.filter(pc.is_in(rows["source_key"], value_set=wanted))
+            rows = rows.filter(pa.array([k in wanted for k in rows["source_key"].to_pylist()], pa.bool_()))
             rows = rows.filter(pc.invert(pc.is_in(rows["source_id"], value_set=gone)))
             if rows.num_rows:
                 found.append((key, rows))

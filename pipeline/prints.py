@@ -12,7 +12,6 @@ from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.corpus import Corpus
 from pipeline.fingerprint import PRINT_SIZE
@@ -76,7 +75,8 @@ class CorpusPrints:
     which copies the prints into a temporary file for `load`."""
 
     def __init__(self, corpus: Corpus, clip_ids: pa.Array) -> None:
-        self._corpus, self._ids = corpus, clip_ids
+        self._corpus = corpus
+        self._ids = np.array(clip_ids.to_pylist(), "S")  # a search in it costs no table of all ids per part
         self._spool = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as this object)
         self._start = np.full(len(clip_ids), -1, np.int64)  # byte offset in the file; -1: no print
         self._size = np.zeros(len(clip_ids), np.int64)
@@ -86,10 +86,11 @@ class CorpusPrints:
 
     def chunks(self) -> Iterator[Chunk]:
         at = 0
-        for rows in self._corpus.prints():
-            rows = rows.filter(pc.is_in(rows["clip_id"], value_set=self._ids))
-            numbers = pc.index_in(rows["clip_id"], value_set=self._ids).to_numpy()
-            fresh = np.flatnonzero(self._start[numbers] < 0)  # files of equal content may lie in two parts
+        for rows in self._corpus.prints() if len(self._ids) else ():
+            names = np.array(rows["clip_id"].to_pylist(), "S")
+            numbers = np.searchsorted(self._ids, names).clip(max=len(self._ids) - 1)
+            ours = self._ids[numbers] == names
+            fresh = np.flatnonzero(ours & (self._start[numbers] < 0))  # equal files may lie in two parts
             numbers, prints = numbers[fresh], samples_of(rows["print"].take(pa.array(fresh)))
             sizes = np.array([p.nbytes for p in prints], np.int64)
             self._start[numbers], self._size[numbers] = at + np.cumsum(sizes) - sizes, sizes

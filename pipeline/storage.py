@@ -4,25 +4,29 @@ In: a root (local path or s3://bucket/prefix) and paths relative to it. Out: byt
 partial file under a final name: locally a temporary sibling is fsynced and renamed; on S3 an object
 appears only when its upload completes.
 
-Retries are those of Arrow's S3 client and no others: it tries each request S3_ATTEMPTS times on 5xx,
+Retries are those of Arrow's S3 client: it tries each request S3_ATTEMPTS times on 5xx,
 SlowDown, timeouts, refused or dropped connections and answers that break off, with exponential back-off
 and jitter (at most 20 s between two), and gives up at once on 403 and 404. A loop around whole calls
-would multiply the two, and start a multipart upload over for one lost part.
+would multiply the two, and start a multipart upload over for one lost part. One fault it does not try
+again: a 5xx whose text is longer than the few bytes that were asked for; such reads `_read` tries again.
 """
 
 import hashlib
 import io
+import itertools
 import os
+import random
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -30,6 +34,8 @@ import pyarrow.parquet as pq
 
 from pipeline import tars
 from pipeline.errors import StorageError
+
+T = TypeVar("T")
 
 TEMP_PREFIX = ".tmp-"  # unfinished writes; listed never, swept by `sweep_temporary`
 S3_ATTEMPTS = 10  # a request; about a minute of back-off in all, and 5 % failing requests never get there
@@ -115,11 +121,24 @@ class Storage:
 
     def read_bytes(self, rel: str, *, offset: int = 0, nbytes: int | None = None) -> bytes:
         """The whole file, or `nbytes` from `offset`."""
-        with (
-            _errors("read", f"{self.root}/{rel}"),
-            self._fs.open_input_file(self._path(rel)) as stream,
-        ):
+
+        def read(stream: pa.NativeFile) -> bytes:
             return stream.read() if nbytes is None else stream.read_at(nbytes, offset)
+
+        return self._read(rel, read)
+
+    def _read(self, rel: str, read: Callable[[pa.NativeFile], T]) -> T:
+        for attempt in itertools.count(1):
+            try:
+                with (
+                    _errors("read", f"{self.root}/{rel}"),
+                    self._fs.open_input_file(self._path(rel)) as stream,
+                ):
+                    return read(stream)
+            except StorageError as error:
+                if "flush response stream" not in str(error) or attempt == S3_ATTEMPTS:
+                    raise
+                time.sleep(min(20.0, random.uniform(0.5, 1.0) * 0.05 * 2**attempt))
 
     def members(self, rel: str) -> list[tars.Member]:
         """The files inside the tar at `rel`, from its headers."""
@@ -130,13 +149,11 @@ class Storage:
 
     def read_columns(self, rel: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of a Parquet file; the bytes of the others are not read."""
-        with _errors("read", f"{self.root}/{rel}"), self._fs.open_input_file(self._path(rel)) as stream:
-            return pq.read_table(stream, columns=list(columns))
+        return self._read(rel, lambda stream: pq.read_table(stream, columns=list(columns)))
 
     def column_names(self, rel: str) -> list[str]:
         """The columns of a Parquet file."""
-        with _errors("read", f"{self.root}/{rel}"), self._fs.open_input_file(self._path(rel)) as stream:
-            return pq.read_schema(stream).names
+        return self._read(rel, lambda stream: pq.read_schema(stream).names)
 
     def write_bytes(self, rel: str, data: bytes) -> None:
         """Commits `data` under `rel`: all of it or nothing."""

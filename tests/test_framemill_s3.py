@@ -1,14 +1,8 @@
-"""S3 against a real server (moto's) and a proxy that fails: the same rows as on a local disk.
-
-The server runs in an environment of its own, because its dependencies do not fit those pinned here:
-`python -m venv .s3 && .s3/bin/pip install 'moto[server]==5.2.5'`; or name its command in $FRAMEMILL_MOTO.
-"""
+"""S3 against a real server (moto's) and a proxy that fails: the same rows as on a local disk."""
 
 import http.client
 import http.server
-import os
 import random
-import shutil
 import socket
 import subprocess
 import sys
@@ -39,12 +33,9 @@ SHARDS = ["--set", "encode.samples_per_shard=4", "--max-failed", "0.5"]
 @pytest.fixture(scope="module")
 def server_port() -> Iterator[int]:
     """A fresh S3 server with one bucket."""
-    here = Path(__file__).resolve().parents[1] / ".s3" / "bin" / "moto_server"
-    beside = Path(sys.executable).with_name("moto_server")
-    named = [os.environ.get("FRAMEMILL_MOTO"), str(here), str(beside), shutil.which("moto_server")]
-    command = next((c for c in named if c and Path(c).is_file()), None)
-    if command is None:
-        pytest.skip("no moto_server; see the head of this file")
+    command = str(Path(sys.executable).with_name("moto_server"))
+    if not Path(command).is_file():
+        pytest.skip("no moto_server: pip install 'framemill[test]'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -234,6 +225,15 @@ def test_the_same_rows_when_requests_fail(
     proxy.share = 0.0
     assert_same(Corpus(root), local)
     assert all(proxy.seen[fault] for fault in proxy.faults)
+
+
+def test_a_few_bytes_are_read_again_after_a_fault_with_a_long_text(
+    s3: pytest.MonkeyPatch, server_port: int
+) -> None:
+    Storage(f"{BUCKET}/few").write_bytes("x", b"0123456789")
+    point_at(s3, FaultyProxy(server_port, 0.3, ("500", "503"), seed=2).server_port)
+    few = Storage(f"{BUCKET}/few")
+    assert [few.read_bytes("x", offset=3, nbytes=4) for _ in range(12)] == [b"3456"] * 12
 
 
 def test_large_objects_ranges_lists_and_globs(s3: pytest.MonkeyPatch) -> None:
