@@ -13,7 +13,6 @@ again: a 5xx whose text is longer than the few bytes that were asked for; such r
 
 import hashlib
 import io
-import itertools
 import os
 import random
 import re
@@ -128,7 +127,9 @@ class Storage:
         return self._read(rel, read)
 
     def _read(self, rel: str, read: Callable[[pa.NativeFile], T]) -> T:
-        for attempt in itertools.count(1):
+        attempt = 0
+        while True:
+            attempt += 1
             try:
                 with (
                     _errors("read", f"{self.root}/{rel}"),
