@@ -8,12 +8,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from pipeline.arguments import parser
 from pipeline.config import Config, load_config
 from pipeline.errors import ConfigError, FramemillError, UsageError
-from pipeline.faults import FailureLimit
 from pipeline.runner import Executor, RunSummary
 
 Args = argparse.Namespace
@@ -406,161 +406,32 @@ def _say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
         print(f"… and {len(notes) - 20} more notes on the sources", file=sys.stderr)
 
 
-# -- the parser -----------------------------------------------------------------------------------
-
-Add = Callable[..., Any]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="framemill", description=__doc__.split("\n")[0])
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    groups: dict[str, Any] = {}
-
-    def verb(name: str, function: Callable[[Args], int], example: str) -> Add:
-        group, _, word = name.rpartition(" ")
-        if group and group not in groups:
-            made = verbs.add_parser(group, help=f"{group}: see framemill {group} --help")
-            groups[group] = made.add_subparsers(dest="subverb", metavar="VERB", required=True)
-        into = groups[group] if group else verbs
-        summary = (function.__doc__ or "").strip()
-        added = into.add_parser(
-            word, help=summary, description=summary, epilog=f"example: framemill {name} {example}"
-        )
-        added.set_defaults(function=function)
-        added.add_argument("--json", action="store_true", help="one JSON object on stdout")
-        added.add_argument("--config", help="a TOML file of config values")
-        added.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one config value")
-        added.add_argument("--debug", action="store_true", help="show the traceback of an error")
-        return added.add_argument
-
-    _data_verbs(verb)
-    _model_verbs(verb)
-    return parser
-
-
-def _data_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
-    add = verb("toyworld", toyworld, "toy --videos 12 --images 4 --seed 1")
-    add("out", help="folder to write")
-    add("--videos", type=int, default=12)
-    add("--images", type=int, default=4)
-    add("--seed", type=int, default=0)
-    add("--workers", type=int, default=1, help="processes (the bytes do not depend on it)")
-
-    def staged(name: str, function: Callable[[Args], int], example: str) -> Add:
-        add = verb(name, function, example)
-        if name in ("analyze", "run"):
-            add("src", nargs="+", help="media, folders, globs, lists, manifests, tars, s3://")
-            add("--out", dest="corpus", required=True, help="the corpus folder (or s3:// prefix)")
-        else:
-            add("corpus", help="the corpus folder")
-        add("--executor", choices=["local", "ray"], default="local")
-        add("--workers", type=int, help="Ray workers (default: as many as fit)")
-        add(
-            "--max-failed",
-            type=FailureLimit.parse,
-            default="5%",
-            metavar="LIMIT",
-            help="exit with 1 when more items of a table failed: 5%% or 0.05 of them, or 10 of them",
-        )
-        if name != "judge":
-            add("--retry-failed", action="store_true", help="try items that failed in earlier runs again")
-        return add
-
-    staged("analyze", analyze, "videos/ --out corpus")
-    add = verb("plan", plan, "videos/ --json")
-    add("src", nargs="+", help="as for analyze")
-    add("--seconds", type=float, default=120.0, help="how much footage to analyse")
-    add = staged("judge", judge, "corpus --preset strict --what-if signals.motion.min=0.2")
-    add("--decontaminate", metavar="EVAL", help="reject what shows footage of these media, or of this corpus")
-    add("--preset", help="strict | standard | keep-all, or a TOML file of rules")
-    add(
-        "--what-if",
-        action="append",
-        default=[],
-        metavar="RULE=VALUE",
-        help="only print the funnel that this rule would give, such as signals.motion.min=0.2",
-    )
-    add = staged("caption", caption, "corpus --captioner builtin:")
-    add("--captioner", help="builtin: | truth:FILE | coca:MODEL/TAG | hf:REPO | openai:URL#MODEL")
-    add = staged("encode", encode, "corpus --vae builtin:")
-    add("--vae", help="builtin: | diffusers:REPO")
-    add = staged("run", run, "videos/ --out corpus --executor ray")
-    add("--captioner", help="as for caption")
-    add("--vae", help="as for encode")
-    verb("status", status, "corpus --json")("corpus")
-    add = verb("takedown", takedown, "corpus 0123456789abcdef --dry-run")
-    add("corpus")
-    add("source", nargs="+", help="a source_id, or a uri of the sources table")
-    add("--reason", default="", help="why, for takedowns.parquet")
-    add("--dry-run", action="store_true", help="list what is affected and change nothing")
-    add = verb("verify", verify, "corpus")
-    add("corpus")
-    add("--latents", default="default", help="name of the latent set")
-    add("--decode-back", type=int, default=4, help="how many latents to decode and compare with their source")
-    add = verb("report", report, "corpus --run runs/first")
-    add("corpus")
-    add("--run", help="a training run to show")
-    add = verb("bench dedup", bench_dedup, "--media toy --truth toy/truth.jsonl --json")
-    add("--media", required=True, help="the folder that the truth speaks of")
-    add("--truth", required=True, help="truth.jsonl of a toy world, or a duplicates.json")
-    add("--no-mirrored", action="store_true", help="a mirrored copy is no copy")
-    add = verb("bench judge", bench_judge, "--rows 1000000 --json")
-    add("--rows", type=int, default=100_000, help="clips of the synthetic table")
-    add = verb("bench shots", bench_shots, "--media toy/videos --truth toy/truth.jsonl --json")
-    add("--media", required=True, help="folder of videos")
-    add("--truth", required=True, help="truth.jsonl of a toy world, or a cuts.json")
-
-    add = verb("bench analyze", bench_analyze, "--media videos/ --json")
-    add("--media", required=True, nargs="+", help="folders of videos")
-    add("--no-peer", action="store_true", help="leave PySceneDetect out")
-    add = verb("bench fuzz", bench_fuzz, "--media videos/ --count 1000 --seed 0 --json")
-    add("--media", required=True, help="folder of small media files to mutate")
-    add("--count", type=int, default=1000)
-    add("--seed", type=int, default=0)
-    add = verb("bench kill", bench_kill, "--runs 20 --seed 0 --json")
-    add("--media", help="folder of media (default: a toy world made for it)")
-    add("--runs", type=int, default=20)
-    add("--seed", type=int, default=0)
-
-
-def _model_verbs(verb: Callable[[str, Callable[[Args], int], str], Add]) -> None:
-    add = verb("train", train, "corpus --out runs/first --init builtin: --steps 500")
-    add("corpus")
-    add("--out", required=True, help="the run folder; naming an old one resumes it")
-    add("--latents", default="default", help="name of the latent set")
-    add("--captions", help="a caption set of the corpus (default: the captions in the shards)")
-    add("--init", help="start from builtin: or a run folder")
-    add("--steps", type=int)
-    add = verb("train-eval", train_eval, "--run runs/first --json")
-    add("--run", required=True, help="a run folder, or builtin:")
-    add("--prompts", type=int, default=16)
-    add("--steps", type=int, default=20, help="sampling steps")
-    add = verb("sample", sample, '--prompt "a red circle moves left" --size 96x64 --frames 17 --out red.mp4')
-    add("--prompt", required=True)
-    add("--checkpoint", default="builtin:", help="builtin: or a run folder")
-    add("--size", default="96x64", help="WIDTHxHEIGHT in pixels")
-    add("--frames", type=int, default=17, help="1 + 4k; 1 makes an image")
-    add("--fps", type=float, default=8.0)
-    add("--steps", type=int, default=30)
-    add("--cfg", type=float, default=4.0, help="classifier-free guidance scale")
-    add("--seed", type=int, default=0)
-    add("--out", default="sample.mp4", help="the .mp4 (or, for one frame, .png) to write")
-    add = verb("captioner train", captioner_train, "--toyworld toy --out my-captioner")
-    add(
-        "--toyworld",
-        required=True,
-        help="folder made by framemill toyworld, or endless: to draw shots in memory",
-    )
-    add("--out", required=True)
-    add = verb("captioner eval", captioner_eval, "--toyworld toy-heldout --json")
-    add("--toyworld", required=True)
-    add("--captioner", default="builtin:")
-    add = verb("vae train", vae_train, "--media toy/videos my-clips --out my-vae")
-    add("--media", required=True, nargs="+", help="folders of videos and images")
-    add("--out", required=True)
-    add = verb("vae eval", vae_eval, "--media my-clips --json")
-    add("--media", required=True)
-    add("--vae", default="builtin:")
+VERBS = {
+    "toyworld": toyworld,
+    "analyze": analyze,
+    "plan": plan,
+    "judge": judge,
+    "caption": caption,
+    "encode": encode,
+    "run": run,
+    "status": status,
+    "takedown": takedown,
+    "verify": verify,
+    "report": report,
+    "bench dedup": bench_dedup,
+    "bench judge": bench_judge,
+    "bench shots": bench_shots,
+    "bench analyze": bench_analyze,
+    "bench fuzz": bench_fuzz,
+    "bench kill": bench_kill,
+    "train": train,
+    "train-eval": train_eval,
+    "sample": sample,
+    "captioner train": captioner_train,
+    "captioner eval": captioner_eval,
+    "vae train": vae_train,
+    "vae eval": vae_eval,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -568,7 +439,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:2] == ["train", "eval"]:
         words[:2] = ["train-eval"]
-    args = _parser().parse_args(words)
+    args = parser(VERBS, (__doc__ or "").split("\n")[0]).parse_args(words)
     try:
         return int(args.function(args))
     except FramemillError as error:
