@@ -24,8 +24,10 @@ LEAST, MOST, EVERY_S = 5, 16, 1.0  # moments of a clip: at least, at most, and h
 CROP = 0.04  # a side
 WHOLE, MIDDLE = (0.0, 1.0), (0.18, 0.82)
 VIEWS = ((WHOLE, WHOLE), (MIDDLE, MIDDLE), ((0.0, 0.65), WHOLE))  # rows and columns, as shares of the picture
-GRIDS, PROJECTIONS, WIDTH = 8, 10, 0.5  # per view; numbers that make a cell; its extent
+GRIDS, PROJECTIONS, WIDTH = 8, 12, 0.6  # per view; numbers that make a cell; its extent
 NEAR = 0.16  # distance between vectors of a pair; copies measure 0.01 to 0.15, strangers mostly 0.7 and more
+LINE = 4096  # places on the line of a cell per unit of length
+REACH = np.uint64(2.5 * NEAR * LINE)  # 2.5 standard deviations of what NEAR may come to on a random line
 BLOCK = 1 << 16  # vectors whose cells are computed at a time
 CROWD = 16  # in a full cell a vector is compared with this many neighbours, not with all
 SIDE = 6  # frequencies down and across
@@ -120,11 +122,11 @@ def _vectors(
 def _pairs_of_grid(found: Moments, view: int, side: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Pairs packed as lower << 33 | higher << 1 | mirrored, unique, of the vectors that share a cell."""
     vectors, flipped = found.vectors[view], found.flipped[view]
-    order, cell = _shared_cells(side, *_by_cell(vectors, found.owner, rng))
+    order, key = _shared_runs(side, *_by_cell(vectors, found.owner, rng))
     owner, cut, side = found.owner[order].astype(np.int64), found.cut[order], side[order]
     pairs = [np.empty(0, np.int64)]
     for step in range(1, CROWD + 1):
-        same = cell[step:] == cell[:-step]
+        same = key[step:] - key[:-step] <= REACH
         if not same.any():
             break
         a = np.flatnonzero(same & (side[step:] != side[:-step]) & ~(cut[step:] & cut[:-step]))
@@ -140,11 +142,12 @@ def _pairs_of_grid(found: Moments, view: int, side: np.ndarray, rng: np.random.G
 def _by_cell(
     vectors: np.ndarray, owner: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(order, cell): vector numbers by cell and inside a cell along a line, and their cells, uint64; without
-    those that lie in the cell of their clip's moment before, or of their moment uncut."""
+    """(order, key): vector numbers by cell and inside a cell along a line, and their keys, uint64: 48 bits of
+    cell, 16 of the place on the line; near vectors of a cell lie within REACH. Without those that lie in the
+    cell of their clip's moment before, or of their moment uncut."""
     directions = rng.standard_normal((vectors.shape[1], PROJECTIONS + 1)).astype(np.float32)
     directions[:, :PROJECTIONS] /= WIDTH * SCALE
-    directions[:, PROJECTIONS] *= 65536 / (16 * SCALE)
+    directions[:, PROJECTIONS] *= LINE / SCALE
     shifts = rng.uniform(0, 1, PROJECTIONS).astype(np.float32)
     mixers = rng.integers(1, 2**63, PROJECTIONS, dtype=np.uint64) | np.uint64(1)
     keys = np.empty(len(vectors), np.uint64)
@@ -159,15 +162,15 @@ def _by_cell(
     repeated[1::2] |= cell[1::2] == cell[::2]
     fresh = np.flatnonzero(~repeated)
     order = fresh[np.argsort(keys[fresh])]
-    return order, cell[order]
+    return order, keys[order]
 
 
-def _shared_cells(side: np.ndarray, order: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order and cells without the cells that hold vectors of one side only, which are nearly all."""
+def _shared_runs(side: np.ndarray, order: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Order and keys without the runs of near keys that are of one side only, which are nearly all."""
     if not len(order):
-        return order, cell
-    first = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]]))
+        return order, key
+    first = np.flatnonzero(np.concatenate([[True], key[1:] - key[:-1] > REACH]))
     whose = side[order]
     shared = np.minimum.reduceat(whose, first) != np.maximum.reduceat(whose, first)
     keep = np.repeat(shared, np.diff(np.append(first, len(order))))
-    return order[keep], cell[keep]
+    return order[keep], key[keep]
