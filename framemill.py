@@ -346,6 +346,14 @@ def bench_analyze(args: Args) -> int:
     return 0
 
 
+def bench_long(args: Args) -> int:
+    """A looped source of hours: memory of each worker, and its parts against one pass."""
+    from pipeline.bench_long import bench_long as bench
+
+    _print(args, bench(args.media, hours=args.hours, parts=args.parts))
+    return 0
+
+
 def bench_fuzz(args: Args) -> int:
     """Mutated real files: no crash of the run, no hang beyond the deadline, memory within limits."""
     from pipeline.bench_fuzz import bench_fuzz as bench
@@ -422,6 +430,7 @@ VERBS = {
     "bench judge": bench_judge,
     "bench shots": bench_shots,
     "bench analyze": bench_analyze,
+    "bench long": bench_long,
     "bench fuzz": bench_fuzz,
     "bench kill": bench_kill,
     "train": train,

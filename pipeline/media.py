@@ -314,6 +314,28 @@ def write_video(
         temporary.unlink(missing_ok=True)
 
 
+def loop_video(path: str | Path, out: str | Path, duration_s: float) -> None:
+    """Writes the video stream of `path` over and over, packet by packet, for about `duration_s`."""
+    with _open(path) as container:
+        stream = _video_stream(container, path)
+        packets = [p for p in container.demux(stream) if p.size and p.pts is not None and p.dts is not None]
+        if not packets or stream.time_base is None:
+            raise MediaError("no packets with times")
+        whole = [
+            (bytes(p), int(p.pts or 0), int(p.dts or 0), int(p.duration or 1), p.is_keyframe) for p in packets
+        ]
+        span = max(pts + ticks for _, pts, _, ticks, _ in whole) - min(pts for _, pts, _, _, _ in whole)
+        turns = max(1, round(duration_s / float(span * stream.time_base)))
+        with av.open(str(out), "w", format="matroska") as target:
+            copy = target.add_stream_from_template(stream)
+            for turn in range(turns):
+                for data, pts, dts, ticks, key in whole:
+                    packet = av.Packet(data)
+                    packet.stream, packet.time_base, packet.is_keyframe = copy, stream.time_base, key
+                    packet.pts, packet.dts, packet.duration = pts + turn * span, dts + turn * span, ticks
+                    target.mux(packet)
+
+
 def _open(path: str | Path) -> av.container.InputContainer:
     file = Path(path)
     if not file.is_file():

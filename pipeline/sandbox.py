@@ -125,6 +125,11 @@ class Sandbox:
             "write_video", pixels.tobytes(), path=str(path), shape=list(pixels.shape), fps=float(fps), crf=crf
         )
 
+    @property
+    def pid(self) -> int:
+        """The child's process id; it is started if need be."""
+        return self._running().pid
+
     def close(self) -> None:
         """Ends the child."""
         child, self._child = self._child, None
