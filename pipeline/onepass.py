@@ -18,7 +18,7 @@ from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
 from pipeline.fingerprint import clip_print, perceptual_hash
 from pipeline.sandbox import SourceAnalysis
-from pipeline.watch import CLOSE_LONG_PX, Seen, between, fit, jpeg, watch
+from pipeline.watch import CLOSE_LONG_PX, JpegBytes, Seen, between, fit, jpeg, watch
 
 Rows = dict[str, Any]
 
@@ -206,7 +206,7 @@ def _filmstrip(clip: Seen, crop: tuple[int, int, int, int], source: Rows, config
     return {"times_s": [float(times_s[i]) for i in chosen], "frames": frames}
 
 
-def _cut(data: bytes, crop: tuple[int, int, int, int], source: Rows, quality: int) -> bytes:
+def _cut(data: JpegBytes, crop: tuple[int, int, int, int], source: Rows, quality: int) -> JpegBytes:
     pixels = _pixels(data)
     across, down = pixels.shape[1] / source["width"], pixels.shape[0] / source["height"]
     x, y = round(crop[0] * across), round(crop[1] * down)
@@ -259,12 +259,12 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
     return SourceAnalysis(source=source, clips=[clip], strips=[frames])
 
 
-def _grey(data: bytes) -> np.ndarray:
+def _grey(data: JpegBytes) -> np.ndarray:
     """uint8 luma [H, W] of a JPEG; its chroma is not decoded."""
     picture = Image.open(io.BytesIO(data))
     picture.draft("L", picture.size)
     return np.asarray(picture)
 
 
-def _pixels(data: bytes) -> np.ndarray:
+def _pixels(data: JpegBytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))

@@ -12,6 +12,7 @@ any error.
 
 import io
 import math
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -23,10 +24,11 @@ from pipeline import media, onepass, stills
 from pipeline.candidates import LOOK_BACK_S
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
-from pipeline.sandbox import SourceAnalysis
+from pipeline.sandbox import Buffer, SourceAnalysis
 from pipeline.watch import Seen, between, join, jpeg, watch
 
 LAST_LONGER = 0.1  # of a part: headers round up, and a sliver is not worth a seek
+LENGTH = struct.Struct("<q")
 SHARED = 12  # frames on each side of a joint that are compared
 
 
@@ -85,7 +87,7 @@ def watch_part(path: Path, config: AnalyzeConfig, part: int, parts: int) -> byte
     )
 
 
-def join_parts(path: Path, config: AnalyzeConfig, packed: Sequence[bytes]) -> SourceAnalysis:
+def join_parts(path: Path, config: AnalyzeConfig, packed: Sequence[Buffer]) -> SourceAnalysis:
     """The rows that one pass over the whole file would give."""
     parts = [unpack(data) for data in packed]
     for a, b in pairwise(parts):
@@ -95,23 +97,24 @@ def join_parts(path: Path, config: AnalyzeConfig, packed: Sequence[bytes]) -> So
 
 
 def pack(part: Part, quality: int) -> bytes:
-    """NumPy's own archive; the JPEGs in one row."""
+    """The length of NumPy's own archive, the archive, the JPEGs."""
     arrays = {f.name: getattr(part.seen, f.name) for f in fields(Seen)}
     jpegs = [jpeg(picture, quality) for picture in arrays.pop("pictures")]
     arrays |= {f.name: getattr(part, f.name) for f in fields(Part) if f.name != "seen"}
     arrays["jpeg_bytes"] = np.array([len(data) for data in jpegs], np.int64)
-    arrays["jpegs"] = np.frombuffer(b"".join(jpegs), np.uint8)
     buffer = io.BytesIO()
     np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()
+    return b"".join([LENGTH.pack(buffer.tell()), buffer.getbuffer(), *jpegs])
 
 
-def unpack(data: bytes) -> Part:
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+def unpack(data: Buffer) -> Part:
+    """The pictures stay where they lie."""
+    whole = memoryview(data)
+    archive_end = LENGTH.size + LENGTH.unpack_from(whole)[0]
+    with np.load(io.BytesIO(whole[LENGTH.size : archive_end]), allow_pickle=False) as archive:
         arrays = dict(archive)
-    ends = np.cumsum(arrays.pop("jpeg_bytes")).tolist()
-    joined = arrays.pop("jpegs").tobytes()
-    jpegs = [joined[a:b] for a, b in pairwise([0, *ends])]
+    ends = (archive_end + np.cumsum(arrays.pop("jpeg_bytes"))).tolist()
+    jpegs = [whole[a:b] for a, b in pairwise([archive_end, *ends])]
     around = {f.name: arrays.pop(f.name) for f in fields(Part) if f.name != "seen"}
     return Part(seen=Seen(**(arrays | {"pictures": jpegs})), **around)
 

@@ -29,6 +29,8 @@ from pipeline.shots import Boundary
 START_S = 120.0  # a child that has not said hello by then is not going to
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME")
 LENGTHS = struct.Struct("<QQ")  # bytes of the JSON header, bytes of the buffers that follow it
+Buffer = bytes | memoryview
+Message = tuple[dict[str, Any], memoryview]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,18 +72,16 @@ class Sandbox:
         """How long a video says it is, in seconds; 0 for a still."""
         return float(self._call("length_s", path=str(path))[0]["length_s"])
 
-    def watch_part(self, path: str | Path, config: AnalyzeConfig, part: int, parts: int) -> bytes:
+    def watch_part(self, path: str | Path, config: AnalyzeConfig, part: int, parts: int) -> Buffer:
         """The pass over one part of a long file, packed; MediaError when parts cannot be trusted."""
         config_row = asdict(config)
         return self._call("watch_part", path=str(path), config=config_row, part=part, parts=parts)[1]
 
-    def join_parts(self, path: str | Path, config: AnalyzeConfig, packed: Sequence[bytes]) -> SourceAnalysis:
+    def join_parts(self, path: str | Path, config: AnalyzeConfig, packed: Sequence[Buffer]) -> SourceAnalysis:
         """What `analyze` gives, from all parts; MediaError when they do not fit."""
         sizes = [len(data) for data in packed]
-        joined = b"".join(packed)
-        return _analysis(
-            *self._call("join_parts", joined, path=str(path), config=asdict(config), sizes=sizes)
-        )
+        config_row = asdict(config)
+        return _analysis(*self._call("join_parts", packed, path=str(path), config=config_row, sizes=sizes))
 
     def read_span(
         self,
@@ -122,7 +122,12 @@ class Sandbox:
             raise UsageError(f"frames {frames.dtype} {frames.shape}", expected="uint8 [T, H, W, 3]")
         pixels = np.ascontiguousarray(frames)
         self._call(
-            "write_video", pixels.tobytes(), path=str(path), shape=list(pixels.shape), fps=float(fps), crf=crf
+            "write_video",
+            [pixels.tobytes()],
+            path=str(path),
+            shape=list(pixels.shape),
+            fps=float(fps),
+            crf=crf,
         )
 
     @property
@@ -140,7 +145,7 @@ class Sandbox:
                 assert pipe is not None
                 pipe.close()
 
-    def _call(self, function: str, data: bytes = b"", **arguments: Any) -> tuple[dict[str, Any], bytes]:
+    def _call(self, function: str, data: Sequence[Buffer] = (), **arguments: Any) -> Message:
         child = self._running()
         assert child.stdin is not None
         assert child.stdout is not None
@@ -197,7 +202,7 @@ class Sandbox:
         return self._child
 
 
-def _analysis(header: dict[str, Any], data: bytes) -> SourceAnalysis:
+def _analysis(header: dict[str, Any], data: Buffer) -> SourceAnalysis:
     at = 0
     for strip in header["strips"]:
         sizes = strip.pop("sizes")
@@ -209,34 +214,36 @@ def _analysis(header: dict[str, Any], data: bytes) -> SourceAnalysis:
     return SourceAnalysis(source=header["source"], clips=header["clips"], strips=header["strips"])
 
 
-def send(stream: IO[bytes], header: dict[str, Any], data: bytes) -> None:
-    """One message: the lengths, a JSON header, the buffers."""
+def send(stream: IO[bytes], header: dict[str, Any], data: Sequence[Buffer]) -> None:
+    """One message: the lengths, a JSON header, the buffers. They are not copied: hours of film fill a GB."""
     text = json.dumps(header).encode()
-    stream.write(LENGTHS.pack(len(text), len(data)))
+    stream.write(LENGTHS.pack(len(text), sum(len(part) for part in data)))
     stream.write(text)
-    stream.write(data)
+    for part in data:
+        stream.write(part)
     stream.flush()
 
 
-def receive(stream: IO[bytes], ends_at: float | None) -> tuple[dict[str, Any], bytes]:
+def receive(stream: IO[bytes], ends_at: float | None) -> Message:
     """One message; EOFError when the other side is gone, TimeoutError after `ends_at` (monotonic)."""
     header_bytes, data_bytes = LENGTHS.unpack(_read(stream, LENGTHS.size, ends_at))
-    header = json.loads(_read(stream, header_bytes, ends_at))
+    header = json.loads(bytes(_read(stream, header_bytes, ends_at)))
     return header, _read(stream, data_bytes, ends_at)
 
 
-def _read(stream: IO[bytes], count: int, ends_at: float | None) -> bytes:
-    parts = bytearray()
-    while len(parts) < count:
+def _read(stream: IO[bytes], count: int, ends_at: float | None) -> memoryview:
+    parts = memoryview(bytearray(count))
+    at = 0
+    while at < count:
         if ends_at is not None:
             ready, _, _ = select.select([stream.fileno()], [], [], max(0.0, ends_at - time.monotonic()))
             if not ready:
                 raise TimeoutError
-        part = os.read(stream.fileno(), min(count - len(parts), 1 << 20))
-        if not part:
+        got = os.readv(stream.fileno(), [parts[at : at + (1 << 20)]])
+        if not got:
             raise EOFError
-        parts += part
-    return bytes(parts)
+        at += got
+    return parts.toreadonly()
 
 
 def _death(code: int | None) -> str:

@@ -11,6 +11,7 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import accumulate, pairwise
@@ -23,23 +24,24 @@ from pipeline import media, onepass, parts
 from pipeline.config import AnalyzeConfig, ShotConfig
 from pipeline.confine import forbid_sockets_and_programs, has_landlock, read_only
 from pipeline.errors import FramemillError, UsageError
-from pipeline.sandbox import SourceAnalysis, receive, send
+from pipeline.sandbox import Buffer, SourceAnalysis, receive, send
 from pipeline.shots import Boundary
 from pipeline.stage import Failure, guard
 
+Answer = tuple[dict[str, Any], Sequence[Buffer]]
 MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
 
 
-def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+def _answer(request: dict[str, Any], data: Buffer) -> Answer:
     """Runs one of the functions a parent may ask for; there are no others."""
     function = request.pop("function")
     if function in ("analyze", "count_parts", "watch_part", "join_parts"):
         path, config = Path(request["path"]), request["config"]
         config = AnalyzeConfig(**(config | {"shots": ShotConfig(**config["shots"])}))
         if function == "count_parts":
-            return {"parts": parts.count_parts(path, config)}, b""
+            return {"parts": parts.count_parts(path, config)}, []
         if function == "watch_part":
-            return {}, parts.watch_part(path, config, request["part"], request["parts"])
+            return {}, [parts.watch_part(path, config, request["part"], request["parts"])]
         if function == "analyze":
             named = request["named"]
             found = None if named is None else [Boundary(**row) for row in named]
@@ -47,29 +49,29 @@ def _answer(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes
         ends = list(accumulate(request["sizes"], initial=0))
         return _packed(parts.join_parts(path, config, [data[a:b] for a, b in pairwise(ends)]))
     if function == "length_s":
-        return {"length_s": parts.length_s(Path(request["path"]))}, b""
+        return {"length_s": parts.length_s(Path(request["path"]))}, []
     if function == "read_span":
         span = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
-        return {"shape": list(span.shape)}, span.tobytes()
+        return {"shape": list(span.shape)}, [span.tobytes()]
     if function == "thumbnails":
         small = onepass.read_thumbnails(**request, max_pixels=MAX_PIXELS)
-        return {"shape": list(small.shape)}, small.tobytes()
+        return {"shape": list(small.shape)}, [small.tobytes()]
     if function == "write_video":
         pixels = np.frombuffer(data, np.uint8).reshape(request["shape"])
         fps = Fraction(request["fps"]).limit_denominator(1001)
         media.write_video(request["path"], pixels, fps, crf=request["crf"])
-        return {}, b""
+        return {}, []
     raise UsageError(f"no function {function!r}")
 
 
-def _packed(found: SourceAnalysis) -> tuple[dict[str, Any], bytes]:
+def _packed(found: SourceAnalysis) -> Answer:
     buffers = [[*strip["frames"], strip["print"]] for strip in found.strips]
     frames = [buffer for several in buffers for buffer in several]
     strips = [
         s | {"frames": None, "print": None, "sizes": [len(b) for b in several]}
         for s, several in zip(found.strips, buffers, strict=True)
     ]
-    return {"source": found.source, "clips": found.clips, "strips": strips}, b"".join(frames)
+    return {"source": found.source, "clips": found.clips, "strips": strips}, frames
 
 
 def _serve(memory_bytes: int) -> None:
@@ -78,7 +80,7 @@ def _serve(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     confined = {"sockets": forbid_sockets_and_programs(), "files": has_landlock()}
-    send(answers, {"confined": [what for what, holds in confined.items() if holds]}, b"")
+    send(answers, {"confined": [what for what, holds in confined.items() if holds]}, [])
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     while True:
         try:
@@ -88,9 +90,9 @@ def _serve(memory_bytes: int) -> None:
         send(answers, *_confined(request, data))
 
 
-def _confined(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+def _confined(request: dict[str, Any], data: Buffer) -> Answer:
     """The answer, from a thread that can read nothing but the file in question; one that writes can."""
-    ended: list[tuple[dict[str, Any], bytes] | Failure] = []
+    ended: list[Answer | Failure] = []
 
     def work() -> None:
         if request["function"] != "write_video":
@@ -101,18 +103,18 @@ def _confined(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], byt
     thread.start()
     thread.join()
     if isinstance(ended[0], Failure):  # whatever else a decoder raises becomes this input's reason
-        return {"error": "MediaError", "what": ended[0].reason, "expected": "", "fix": ""}, b""
+        return {"error": "MediaError", "what": ended[0].reason, "expected": "", "fix": ""}, []
     return ended[0]
 
 
-def _answer_or_error(request: dict[str, Any], data: bytes) -> tuple[dict[str, Any], bytes]:
+def _answer_or_error(request: dict[str, Any], data: Buffer) -> Answer:
     try:
         return _answer(request, data)
     except MemoryError:
-        return {"error": "MemoryError"}, b""
+        return {"error": "MemoryError"}, []
     except FramemillError as error:
         texts = {"what": error.what, "expected": error.expected, "fix": error.fix}
-        return {"error": type(error).__name__} | texts, b""
+        return {"error": type(error).__name__} | texts, []
 
 
 def _die_with(parent: int) -> None:

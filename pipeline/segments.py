@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipeline.config import AnalyzeConfig, fingerprint
 from pipeline.corpus import Corpus
 from pipeline.runner import Executor, run
-from pipeline.sandbox import Sandbox, SourceAnalysis
+from pipeline.sandbox import Buffer, Sandbox, SourceAnalysis
 from pipeline.stage import Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.storage import Storage, local_path
 
@@ -66,7 +66,7 @@ class SegmentStage(_DecodingStage):
         data = b"" if isinstance(packed, Failure) else packed
         return TaskResult(outputs=(Output(path=f"{FOLDER}/{task.key}.npz", data=data),))
 
-    def _watch(self, uri: str, part: int, parts: int) -> bytes:
+    def _watch(self, uri: str, part: int, parts: int) -> Buffer:
         assert self._box is not None, "setup() comes first"
         with local_path(uri) as path:
             return self._box.watch_part(path, self.config, part, parts)

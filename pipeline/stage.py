@@ -48,7 +48,7 @@ class Output:
     """One file to commit, relative to the corpus root."""
 
     path: str
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -156,7 +156,7 @@ class Storage:
         """The columns of a Parquet file."""
         return self._read(rel, lambda stream: pq.read_schema(stream).names)
 
-    def write_bytes(self, rel: str, data: bytes) -> None:
+    def write_bytes(self, rel: str, data: bytes | memoryview) -> None:
         """Commits `data` under `rel`: all of it or nothing."""
         path = self._path(rel)
         with _errors("write", f"{self.root}/{rel}"):
@@ -322,7 +322,7 @@ def _copy_member(tar: str, name: str, target: Path) -> None:
             left -= len(data)
 
 
-def _commit_local(path: Path, data: bytes) -> None:
+def _commit_local(path: Path, data: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f"{TEMP_PREFIX}{secrets.token_hex(8)}-{path.name}"
     try:

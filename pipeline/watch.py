@@ -28,7 +28,8 @@ BATCH_PIXELS = 8_000_000
 CLOSE_LONG_PX = 640
 
 
-Picture = bytes | np.ndarray  # JPEG, or uint8 RGB [H, W, 3] on the way there
+JpegBytes = bytes | memoryview
+Picture = JpegBytes | np.ndarray  # uint8 RGB [H, W, 3] on the way to JPEG
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,9 +132,9 @@ def fit(width: int, height: int, long_px: int, least: int) -> tuple[int, int]:
     return max(least, round(width * scale)), max(least, round(height * scale))
 
 
-def jpeg(picture: Picture, quality: int) -> bytes:
+def jpeg(picture: Picture, quality: int) -> JpegBytes:
     """The picture as JPEG, chroma at full size."""
-    if isinstance(picture, bytes):
+    if not isinstance(picture, np.ndarray):
         return picture
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality, subsampling=0)
