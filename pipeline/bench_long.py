@@ -1,8 +1,8 @@
 """A source of hours: how much memory a worker needs, and whether its parts give the rows of one pass.
 
 In: a video to loop. Out: peak memory (resident, GB) of each decoding child, of the join (this process, which
-holds the parts, and its child) and of one pass; wall seconds; whether sources, clips and filmstrips are equal. The parts are decoded all at once, a child each; one
-pass follows.
+holds the parts, and its child) and of one pass; wall seconds; whether sources, clips and filmstrips are
+equal. The parts are decoded all at once, a child each; one pass follows.
 """
 
 import re
