@@ -121,30 +121,15 @@ def _vectors(
 
 def _pairs_of_grid(found: Moments, view: int, side: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Pairs packed as lower << 33 | higher << 1 | mirrored, unique, of the vectors that share a cell."""
-    vectors, flipped = found.vectors[view], found.flipped[view]
-    order, key = _shared_runs(side, *_by_cell(vectors, found.owner, rng))
-    owner, cut, side = found.owner[order].astype(np.int64), found.cut[order], side[order]
+    keys = _keys(found.vectors[view], rng)
     pairs = [np.empty(0, np.int64)]
-    for step in range(1, CROWD + 1):
-        same = key[step:] - key[:-step] <= REACH
-        if not same.any():
-            break
-        a = np.flatnonzero(same & (side[step:] != side[:-step]) & ~(cut[step:] & cut[:-step]))
-        apart = vectors[order[a]].astype(np.int16) - vectors[order[a + step]]
-        a = a[np.einsum("nd,nd->n", apart, apart, dtype=np.int32) <= (NEAR * SCALE) ** 2]
-        b = a + step
-        mirrored = flipped[order[a]] ^ flipped[order[b]]
-        low, high = np.minimum(owner[a], owner[b]), np.maximum(owner[a], owner[b])
-        pairs.append(np.unique(low << 33 | high << 1 | mirrored))
+    for some in _parts(keys, _fresh(keys, found.owner)):
+        pairs.append(_pairs_among(found, view, side, some, keys[some]))
     return np.unique(np.concatenate(pairs))
 
 
-def _by_cell(
-    vectors: np.ndarray, owner: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """(order, key): vector numbers by cell and inside a cell along a line, and their keys, uint64: 48 bits of
-    cell, 16 of the place on the line; near vectors of a cell lie within REACH. Without those that lie in the
-    cell of their clip's moment before, or of their moment uncut."""
+def _keys(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """uint64 [N]: 48 bits of cell, 16 of the place on a line; near vectors of a cell lie within REACH."""
     directions = rng.standard_normal((vectors.shape[1], PROJECTIONS + 1)).astype(np.float32)
     directions[:, :PROJECTIONS] /= WIDTH * SCALE
     directions[:, PROJECTIONS] *= LINE / SCALE
@@ -156,21 +141,54 @@ def _by_cell(
         cells = np.floor(along[:, :PROJECTIONS] + shifts).astype(np.int64).view(np.uint64)
         fine = (along[:, PROJECTIONS] + 32768).clip(0, 65535).astype(np.uint64)
         keys[start : start + BLOCK] = (np.einsum("np,p->n", cells, mixers) & ~np.uint64(0xFFFF)) | fine
+    return keys
+
+
+def _fresh(keys: np.ndarray, owner: np.ndarray) -> np.ndarray:
+    """The vectors but those in the cell of their clip's moment before, or of their own moment uncut."""
     cell = keys >> np.uint64(16)
     repeated = np.zeros(len(cell), bool)
     repeated[2:] = (cell[2:] == cell[:-2]) & (owner[2:] == owner[:-2])  # whole and cut vectors take turns
     repeated[1::2] |= cell[1::2] == cell[::2]
-    fresh = np.flatnonzero(~repeated)
-    order = fresh[np.argsort(keys[fresh])]
-    return order, keys[order]
+    return np.flatnonzero(~repeated)
 
 
-def _shared_runs(side: np.ndarray, order: np.ndarray, key: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Order and keys without the runs of near keys that are of one side only, which are nearly all."""
-    if not len(order):
-        return order, key
+def _parts(keys: np.ndarray, fresh: np.ndarray) -> list[np.ndarray]:
+    """These vectors by the leading bits of their cells, each part small enough for the processor's cache."""
+    bits = int(np.clip(np.ceil(np.log2(max(len(fresh), 1) / BLOCK)), 0, 8))
+    leading = (keys[fresh] >> np.uint64(56)).astype(np.uint8) >> (8 - bits)
+    by_part = fresh[np.argsort(leading, kind="stable")]
+    return np.split(by_part, np.cumsum(np.bincount(leading, minlength=1 << bits))[:-1])
+
+
+def _pairs_among(
+    found: Moments, view: int, side: np.ndarray, some: np.ndarray, key: np.ndarray
+) -> np.ndarray:
+    """Packed pairs of these vectors: near ones of two sides, at least one of them whole."""
+    order = np.argsort(key)
+    key, order = key[order], some[order]
+    kept = _shared_runs(key, side[order])
+    key, order = key[kept], order[kept]
+    side, cut, owner = side[order], found.cut[order], found.owner[order].astype(np.int64)
+    vectors, flipped = found.vectors[view][order].astype(np.int16), found.flipped[view][order]
+    pairs = [np.empty(0, np.int64)]
+    for step in range(1, CROWD + 1):
+        same = key[step:] - key[:-step] <= REACH
+        if not same.any():
+            break
+        a = np.flatnonzero(same & (side[step:] != side[:-step]) & ~(cut[step:] & cut[:-step]))
+        apart = vectors[a] - vectors[a + step]
+        a = a[np.einsum("nd,nd->n", apart, apart, dtype=np.int32) <= (NEAR * SCALE) ** 2]
+        b = a + step
+        low, high = np.minimum(owner[a], owner[b]), np.maximum(owner[a], owner[b])
+        pairs.append(low << 33 | high << 1 | (flipped[a] ^ flipped[b]))
+    return np.unique(np.concatenate(pairs))
+
+
+def _shared_runs(key: np.ndarray, side: np.ndarray) -> np.ndarray:
+    """bool [N]: in a run of near keys (sorted) that holds vectors of more than one side; few are."""
+    if not len(key):
+        return np.zeros(0, bool)
     first = np.flatnonzero(np.concatenate([[True], key[1:] - key[:-1] > REACH]))
-    whose = side[order]
-    shared = np.minimum.reduceat(whose, first) != np.maximum.reduceat(whose, first)
-    keep = np.repeat(shared, np.diff(np.append(first, len(order))))
-    return order[keep], key[keep]
+    shared = np.minimum.reduceat(side, first) != np.maximum.reduceat(side, first)
+    return np.repeat(shared, np.diff(np.append(first, len(key))))
