@@ -66,7 +66,7 @@ def moments(chunks: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]]) -> Moment
             found.append((vectors.reshape(-1, vectors.shape[2]), flipped.ravel()))
     owner = np.repeat(np.concatenate(owners), 2)
     cut = np.tile([False, True], len(owner) // 2)
-    order = np.argsort(owner, kind="stable")
+    order = slice(None) if (owner[1:] >= owner[:-1]).all() else np.argsort(owner, kind="stable")
     columns = [[np.concatenate(column)[order] for column in zip(*found, strict=True)] for found in parts]
     return Moments(
         owner=owner[order],
@@ -121,44 +121,46 @@ def _vectors(
 
 def _pairs_of_grid(found: Moments, view: int, side: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Pairs packed as lower << 33 | higher << 1 | mirrored, unique, of the vectors that share a cell."""
-    keys = _keys(found.vectors[view], rng)
+    keys, leading, fresh = _keys(found.vectors[view], found.owner, rng)
     pairs = [np.empty(0, np.int64)]
-    for some in _parts(keys, _fresh(keys, found.owner)):
+    for some in _parts(leading, fresh):
         pairs.append(_pairs_among(found, view, side, some, keys[some]))
     return np.unique(np.concatenate(pairs))
 
 
-def _keys(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint64 [N]: 48 bits of cell, 16 of the place on a line; near vectors of a cell lie within REACH."""
+def _keys(
+    vectors: np.ndarray, owner: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(keys, leading, fresh): uint64 [N], 48 bits of cell and 16 of the place on a line, where near vectors
+    of a cell lie within REACH; uint8 [N], the first bits of the cell; bool [N], the vector is not in the cell of
+    its clip's moment before, nor of its own moment uncut."""
     directions = rng.standard_normal((vectors.shape[1], PROJECTIONS + 1)).astype(np.float32)
     directions[:, :PROJECTIONS] /= WIDTH * SCALE
     directions[:, PROJECTIONS] *= LINE / SCALE
     shifts = rng.uniform(0, 1, PROJECTIONS).astype(np.float32)
     mixers = rng.integers(1, 2**63, PROJECTIONS, dtype=np.uint64) | np.uint64(1)
-    keys = np.empty(len(vectors), np.uint64)
+    keys, leading = np.empty(len(vectors), np.uint64), np.empty(len(vectors), np.uint8)
+    fresh = np.ones(len(vectors), bool)
     for start in range(0, len(vectors), BLOCK):
-        along = vectors[start : start + BLOCK].astype(np.float32) @ directions  # [BLOCK, PROJECTIONS + 1]
+        some = slice(start, start + BLOCK)
+        along = vectors[some].astype(np.float32) @ directions  # [BLOCK, PROJECTIONS + 1]
         cells = np.floor(along[:, :PROJECTIONS] + shifts).astype(np.int64).view(np.uint64)
+        cell = np.einsum("np,p->n", cells, mixers) >> np.uint64(16)
         fine = (along[:, PROJECTIONS] + 32768).clip(0, 65535).astype(np.uint64)
-        keys[start : start + BLOCK] = (np.einsum("np,p->n", cells, mixers) & ~np.uint64(0xFFFF)) | fine
-    return keys
+        keys[some], leading[some] = (cell << np.uint64(16)) | fine, cell >> np.uint64(40)
+        who = owner[some]
+        fresh[some][2:] &= (cell[2:] != cell[:-2]) | (who[2:] != who[:-2])  # whole and cut take turns
+        fresh[some][1::2] &= cell[1::2] != cell[::2]
+    return keys, leading, fresh
 
 
-def _fresh(keys: np.ndarray, owner: np.ndarray) -> np.ndarray:
-    """The vectors but those in the cell of their clip's moment before, or of their own moment uncut."""
-    cell = keys >> np.uint64(16)
-    repeated = np.zeros(len(cell), bool)
-    repeated[2:] = (cell[2:] == cell[:-2]) & (owner[2:] == owner[:-2])  # whole and cut vectors take turns
-    repeated[1::2] |= cell[1::2] == cell[::2]
-    return np.flatnonzero(~repeated)
-
-
-def _parts(keys: np.ndarray, fresh: np.ndarray) -> list[np.ndarray]:
-    """These vectors by the leading bits of their cells, each part small enough for the processor's cache."""
-    bits = int(np.clip(np.ceil(np.log2(max(len(fresh), 1) / BLOCK)), 0, 8))
-    leading = (keys[fresh] >> np.uint64(56)).astype(np.uint8) >> (8 - bits)
-    by_part = fresh[np.argsort(leading, kind="stable")]
-    return np.split(by_part, np.cumsum(np.bincount(leading, minlength=1 << bits))[:-1])
+def _parts(leading: np.ndarray, fresh: np.ndarray) -> list[np.ndarray]:
+    """The fresh vectors by the leading bits of their cells, each part small enough for the cache."""
+    numbers = np.flatnonzero(fresh)
+    bits = int(np.clip(np.ceil(np.log2(max(len(numbers), 1) / BLOCK)), 0, 8))
+    part = leading[numbers] >> (8 - bits) if bits else np.zeros(len(numbers), np.uint8)
+    by_part = numbers[np.argsort(part, kind="stable")]
+    return np.split(by_part, np.cumsum(np.bincount(part, minlength=1 << bits))[:-1])
 
 
 def _pairs_among(
