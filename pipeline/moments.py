@@ -132,8 +132,8 @@ def _keys(
     vectors: np.ndarray, owner: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(keys, leading, fresh): uint64 [N], 48 bits of cell and 16 of the place on a line, where near vectors
-    of a cell lie within REACH; uint8 [N], the first bits of the cell; bool [N], the vector is not in the cell of
-    its clip's moment before, nor of its own moment uncut."""
+    of a cell lie within REACH; uint8 [N], the first bits of the cell; bool [N], the vector is not in the cell
+    of its clip's moment before, nor of its own moment uncut."""
     directions = rng.standard_normal((vectors.shape[1], PROJECTIONS + 1)).astype(np.float32)
     directions[:, :PROJECTIONS] /= WIDTH * SCALE
     directions[:, PROJECTIONS] *= LINE / SCALE
