@@ -15,7 +15,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +23,7 @@ from typing import IO, Any
 import numpy as np
 
 from pipeline.config import AnalyzeConfig
-from pipeline.errors import FramemillError, MediaError, UsageError
+from pipeline.errors import FramemillError, MediaError, StorageError, UsageError
 from pipeline.shots import Boundary
 
 START_S = 120.0  # a child that has not said hello by then is not going to
@@ -77,11 +77,13 @@ class Sandbox:
         config_row = asdict(config)
         return self._call("watch_part", path=str(path), config=config_row, part=part, parts=parts)[1]
 
-    def join_parts(self, path: str | Path, config: AnalyzeConfig, packed: Sequence[Buffer]) -> SourceAnalysis:
-        """What `analyze` gives, from all parts; MediaError when they do not fit."""
-        sizes = [len(data) for data in packed]
-        config_row = asdict(config)
-        return _analysis(*self._call("join_parts", packed, path=str(path), config=config_row, sizes=sizes))
+    def join_parts(
+        self, path: str | Path, config: AnalyzeConfig, sizes: Sequence[int], packed: Iterable[Buffer]
+    ) -> SourceAnalysis:
+        """What `analyze` gives, from all parts, whose sizes in bytes are known before they are read: one lies
+        in memory at a time. MediaError when they do not fit."""
+        arguments = {"path": str(path), "config": asdict(config), "sizes": list(sizes)}
+        return _analysis(*self._call("join_parts", packed, sum(sizes), **arguments))
 
     def read_span(
         self,
@@ -121,14 +123,8 @@ class Sandbox:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
             raise UsageError(f"frames {frames.dtype} {frames.shape}", expected="uint8 [T, H, W, 3]")
         pixels = np.ascontiguousarray(frames)
-        self._call(
-            "write_video",
-            [pixels.tobytes()],
-            path=str(path),
-            shape=list(pixels.shape),
-            fps=float(fps),
-            crf=crf,
-        )
+        arguments = {"path": str(path), "shape": list(pixels.shape), "fps": float(fps), "crf": crf}
+        self._call("write_video", [pixels.tobytes()], pixels.nbytes, **arguments)
 
     @property
     def pid(self) -> int:
@@ -145,13 +141,15 @@ class Sandbox:
                 assert pipe is not None
                 pipe.close()
 
-    def _call(self, function: str, data: Sequence[Buffer] = (), **arguments: Any) -> Message:
+    def _call(
+        self, function: str, data: Iterable[Buffer] = (), data_bytes: int = 0, **arguments: Any
+    ) -> Message:
         child = self._running()
         assert child.stdin is not None
         assert child.stdout is not None
         ends_at = time.monotonic() + self.deadline_s
         try:
-            send(child.stdin, {"function": function, **arguments}, data)
+            send(child.stdin, {"function": function, **arguments}, data, data_bytes)
             header, answer = receive(child.stdout, ends_at)
         except TimeoutError as error:
             self.close()
@@ -161,6 +159,9 @@ class Sandbox:
             reason = _death(child.returncode)
             self.close()
             raise MediaError(f"the decoder died: {reason}") from error
+        except StorageError:  # while the data was read: the child waits for the rest of it
+            self.close()
+            raise
         if kind := header.pop("error", None):
             if kind == "MemoryError":
                 self.close()  # what it has allocated so far may be fragmented
@@ -214,13 +215,17 @@ def _analysis(header: dict[str, Any], data: Buffer) -> SourceAnalysis:
     return SourceAnalysis(source=header["source"], clips=header["clips"], strips=header["strips"])
 
 
-def send(stream: IO[bytes], header: dict[str, Any], data: Sequence[Buffer]) -> None:
-    """One message: the lengths, a JSON header, the buffers. They are not copied: hours of film fill a GB."""
+def send(stream: IO[bytes], header: dict[str, Any], data: Iterable[Buffer], data_bytes: int) -> None:
+    """One message: the lengths, a JSON header, the buffers (`data_bytes` in all). They are neither joined nor
+    held: hours of film fill a GB."""
     text = json.dumps(header).encode()
-    stream.write(LENGTHS.pack(len(text), sum(len(part) for part in data)))
+    stream.write(LENGTHS.pack(len(text), data_bytes))
     stream.write(text)
     for part in data:
         stream.write(part)
+        data_bytes -= len(part)
+    if data_bytes:
+        raise StorageError("the data to send has another size than was said", fix="run the command again")
     stream.flush()
 
 

@@ -80,14 +80,15 @@ def _serve(memory_bytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     confined = {"sockets": forbid_sockets_and_programs(), "files": has_landlock()}
-    send(answers, {"confined": [what for what, holds in confined.items() if holds]}, [])
+    send(answers, {"confined": [what for what, holds in confined.items() if holds]}, [], 0)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     while True:
         try:
             request, data = receive(requests, None)
         except EOFError:
             return
-        send(answers, *_confined(request, data))
+        header, buffers = _confined(request, data)
+        send(answers, header, buffers, sum(len(buffer) for buffer in buffers))
 
 
 def _confined(request: dict[str, Any], data: Buffer) -> Answer:

@@ -18,7 +18,7 @@ from pipeline.corpus import Corpus
 from pipeline.runner import Executor, run
 from pipeline.sandbox import Buffer, Sandbox, SourceAnalysis
 from pipeline.stage import Failure, Output, Resources, Task, TaskResult, guard
-from pipeline.storage import Storage, local_path
+from pipeline.storage import Storage, local_path, stat_each
 
 FOLDER = "segments"
 Progress = Callable[[int, int, dict[str, int]], None]
@@ -111,10 +111,11 @@ def join_segments(
     storage: Storage, paths: Sequence[str], path: Path, config: AnalyzeConfig, box: Sandbox
 ) -> SourceAnalysis | Failure:
     """The rows of a source from its parts, or why one pass is needed."""
-    packed = [_read(storage, part) for part in paths]
-    if not all(packed):
+    found = stat_each([f"{storage.root}/{part}" for part in paths])
+    sizes = [info.size_bytes if info else 0 for info in found]
+    if not all(sizes):
         return Failure(reason="a part is missing or cannot be trusted")
-    return guard(partial(box.join_parts, path, config, packed))
+    return guard(lambda: box.join_parts(path, config, sizes, map(storage.read_bytes, paths)))
 
 
 def sweep_segments(corpus: Corpus) -> None:
