@@ -13,7 +13,9 @@ random grid (p-stable hashing, Datar et al. 2004) and are truly near make a pair
 vectors may lie on both sides of a border.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +30,7 @@ GRIDS, PROJECTIONS, WIDTH = 8, 12, 0.6  # per view; numbers that make a cell; it
 NEAR = 0.16  # distance between vectors of a pair; copies measure 0.01 to 0.15, strangers mostly 0.7 and more
 LINE = 4096  # places on the line of a cell per unit of length
 REACH = np.uint64(2.5 * NEAR * LINE)  # 2.5 standard deviations of what NEAR may come to on a random line
+THREADS = 2  # grids searched at a time (NumPy lets them run beside each other), each in memory of its own
 BLOCK = 1 << 16  # vectors whose cells are computed at a time
 CROWD = 16  # in a full cell a vector is compared with this many neighbours, not with all
 SIDE = 6  # frequencies down and across
@@ -80,10 +83,14 @@ def candidate_pairs(found: Moments, *, across: int | None = None, seed: int = 0)
     """int64 [P, 3], sorted and unique: two clips (the lower number first) and whether one is mirrored. With
     `across` only pairs of a clip before that number with one from it on."""
     side = found.owner if across is None else found.owner >= across  # a pair's two sides differ
+    grids = list(itertools.product(range(len(VIEWS)), range(GRIDS)))
+
+    def search(grid: tuple[int, int]) -> np.ndarray:
+        return _pairs_of_grid(found, grid[0], side, np.random.default_rng([seed, *grid]))
+
     packed = np.empty(0, np.int64)
-    for view in range(len(VIEWS)):
-        for grid in range(GRIDS):
-            more = _pairs_of_grid(found, view, side, np.random.default_rng([seed, view, grid]))
+    with ThreadPoolExecutor(THREADS) as pool:
+        for more in pool.map(search, grids):
             packed = np.union1d(packed, more)
     return np.stack([packed >> 33, (packed >> 1) & 0xFFFFFFFF, packed & 1], axis=1)
 
