@@ -80,9 +80,7 @@ class AnalyzeStage:
             ("sources", sources, tables.SOURCES),  # last: the done-marker
         )
         outputs = tuple(
-            Output(
-                path=f"{folder}/{task.key}.parquet", data=tables.to_parquet(tables.from_rows(rows, schema))
-            )
+            Output(path=f"{folder}/{task.key}.parquet", data=tables.rows_to_parquet(rows, schema))
             for folder, rows, schema in parts
         )
         return TaskResult(outputs=outputs, counts=counts)

@@ -93,7 +93,9 @@ def join_parts(path: Path, config: AnalyzeConfig, packed: Sequence[Buffer]) -> S
     for a, b in pairwise(parts):
         _check(b.lead_times_s, b.lead, a.seen.times_s[-len(b.lead) :], a.seen.descriptors[-len(b.lead) :])
         _check(a.tail_times_s, a.tail, b.seen.times_s[: len(a.tail)], b.seen.descriptors[: len(a.tail)])
-    return onepass.describe(media.probe(path), join([p.seen for p in parts]), config, media.Damage())
+    whole = join([p.seen for p in parts])
+    del parts  # half of what lies in memory by now
+    return onepass.describe(media.probe(path), whole, config, media.Damage())
 
 
 def pack(part: Part, quality: int) -> bytes:
@@ -103,7 +105,7 @@ def pack(part: Part, quality: int) -> bytes:
     arrays |= {f.name: getattr(part, f.name) for f in fields(Part) if f.name != "seen"}
     arrays["jpeg_bytes"] = np.array([len(data) for data in jpegs], np.int64)
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return b"".join([LENGTH.pack(buffer.tell()), buffer.getbuffer(), *jpegs])
 
 

@@ -15,7 +15,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -49,6 +50,7 @@ class Sandbox:
         self.deadline_s, self.memory_gb = deadline_s, memory_gb
         self.confined: tuple[str, ...] = ()  # what the running child cannot reach: "sockets", "files"
         self._child: subprocess.Popen[bytes] | None = None
+        self._end: Callable[[], object] = lambda: None
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -132,14 +134,9 @@ class Sandbox:
         return self._running().pid
 
     def close(self) -> None:
-        """Ends the child."""
-        child, self._child = self._child, None
-        if child is not None:
-            child.kill()
-            child.wait()
-            for pipe in (child.stdin, child.stdout):
-                assert pipe is not None
-                pipe.close()
+        """Ends the child; so does the end of this object."""
+        self._child = None
+        self._end()
 
     def _call(
         self, function: str, data: Iterable[Buffer] = (), data_bytes: int = 0, **arguments: Any
@@ -190,6 +187,7 @@ class Sandbox:
                 stderr=subprocess.DEVNULL,
                 env=environment,
             )
+            self._end = weakref.finalize(self, _end, self._child)
             assert self._child.stdout is not None
             try:
                 hello, _ = receive(self._child.stdout, time.monotonic() + START_S)
@@ -201,6 +199,15 @@ class Sandbox:
                 ) from error
             self.confined = tuple(hello["confined"])
         return self._child
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """A Popen that nobody holds does not end its child: it is kept until the child ends by itself."""
+    child.kill()
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        assert pipe is not None
+        pipe.close()
 
 
 def _analysis(header: dict[str, Any], data: Buffer) -> SourceAnalysis:

@@ -6,6 +6,7 @@ network, another program, a pickle; and it does not outlive its parent. Each fil
 can read only that file (pipeline.confine, as far as the kernel can).
 """
 
+import ctypes
 import os
 import resource
 import sys
@@ -16,7 +17,7 @@ from fractions import Fraction
 from functools import partial
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from pipeline.shots import Boundary
 from pipeline.stage import Failure, guard
 
 Answer = tuple[dict[str, Any], Sequence[Buffer]]
+LARGE_BYTES = 64 << 20  # of an answer
 MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
 
 
@@ -82,13 +84,29 @@ def _serve(memory_bytes: int) -> None:
     confined = {"sockets": forbid_sockets_and_programs(), "files": has_landlock()}
     send(answers, {"confined": [what for what, holds in confined.items() if holds]}, [], 0)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-    while True:
-        try:
-            request, data = receive(requests, None)
-        except EOFError:
-            return
-        header, buffers = _confined(request, data)
-        send(answers, header, buffers, sum(len(buffer) for buffer in buffers))
+    try:
+        while True:
+            _serve_one(requests, answers)
+    except EOFError:
+        return
+
+
+def _serve_one(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answers the next request; nothing of it stays in memory."""
+    header, buffers = _confined(*receive(requests, None))
+    answer_bytes = sum(len(buffer) for buffer in buffers)
+    if answer_bytes > LARGE_BYTES:
+        _give_back()  # before the parent holds the answer too
+    send(answers, header, buffers, answer_bytes)
+    if answer_bytes > LARGE_BYTES:
+        del header, buffers
+        _give_back()
+
+
+def _give_back() -> None:
+    """Hands freed memory back to the system, which the allocator would keep for what comes next."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
+        trim(0)
 
 
 def _confined(request: dict[str, Any], data: Buffer) -> Answer:

@@ -5,6 +5,7 @@ seconds of the source, spans are half open, pixels are display pixels (rotation 
 applied), `crop` is [x, y, width, height] of the active picture.
 """
 
+import io
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import FormatError
 
+GROUP = 256  # rows of a row group, where a table is written from rows
 S, F32, F64, I32, I64 = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.int64()
 
 PROVENANCE = [  # what a manifest or a tar says of a source (pipeline/manifests.py); null = nothing
@@ -219,14 +221,27 @@ def from_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
 
-def to_parquet(table: pa.Table) -> bytes:
+def to_parquet(table: pa.Table) -> memoryview:
     """Parquet bytes; the same table gives the same bytes with the same pyarrow."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", write_statistics=True)
-    return sink.getvalue().to_pybytes()
+    return _written([table], table.schema)
 
 
-def from_parquet(data: bytes, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+def rows_to_parquet(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> memoryview:
+    """The same from rows, of which few lie in a table at a time: hours of film leave hundreds of MB."""
+    rows = list(rows)
+    starts = range(0, max(len(rows), 1), GROUP)
+    return _written((from_rows(rows[start : start + GROUP], schema) for start in starts), schema)
+
+
+def _written(groups: Iterable[pa.Table], schema: pa.Schema) -> memoryview:
+    sink = io.BytesIO()  # grows in place
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_statistics=True) as writer:
+        for group in groups:
+            writer.write_table(group)
+    return sink.getbuffer()
+
+
+def from_parquet(data: bytes | memoryview, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """The table, checked against its schema (column order and types)."""
     table = pq.read_table(pa.BufferReader(data), columns=columns)
     if schema is INPUTS:  # a table of before there was provenance reads as one that has none

@@ -43,6 +43,14 @@ def test_a_killed_child_is_one_failed_call(video: Path) -> None:
         assert span(box, video).shape == (1, 8, 8, 3)
 
 
+def test_a_child_ends_with_the_last_that_holds_its_sandbox(video: Path) -> None:
+    box = Sandbox()
+    span(box, video)
+    child = box._running()
+    del box
+    assert child.returncode == -signal.SIGKILL
+
+
 def test_a_hang_is_cut_off(video: Path) -> None:
     with Sandbox(deadline_s=0.5) as box:
         child = box._running()
