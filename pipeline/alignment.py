@@ -88,10 +88,10 @@ def _search(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
         both = np.where(inside, (x @ y.T)[at, across], 0).sum(axis=1)
         energy_x = np.where(inside, (x * x).sum(axis=1)[at], 0).sum(axis=1)
         energy_y = np.where(inside, (y * y).sum(axis=1), 0).sum(axis=1)
-        floor = inside.sum(axis=1) * LUMA * STILL**2 / 4  # coding noise correlates with nothing
+        floor = np.maximum(inside.sum(axis=1), 1) * LUMA * STILL**2 / 4
         scores.append((both + floor) / np.sqrt((energy_x + floor) * (energy_y + floor)))
     score = scores[0] * scores[1]
-    score = np.where(np.minimum(scores[0], scores[1]) > 0, score, -1)
+    score = np.where((np.minimum(scores[0], scores[1]) > 0) & inside.any(axis=1), score, -1)
     best = int(score.argmax())
     return float(score[best]), int(offsets[best])
 

@@ -20,9 +20,14 @@ from pipeline.alignment import Alignment, align
 from pipeline.moments import candidate_pairs, moments
 from pipeline.prints import Prints
 
-VERSION = 1  # raised when the same prints give other pairs
-MAX_DISTANCE, MAX_STILL_DISTANCE = 0.2, 0.03
+VERSION = 2  # raised when the same prints give other pairs
+MAX_DISTANCE, MAX_STILL_DISTANCE = 0.2, 0.012
 MIN_PICTURE = 0.6  # however well the motion agrees
+CLEAN_PICTURE, CLEAN_MOTION = (
+    0.995,
+    0.95,
+)  # where no crop or overlay spoils the picture, nothing spoils motion
+MAX_STRETCH = 1.4  # of one active picture against another: 4:3 shown as 16:9 is 1.33
 MAX_COLOUR, MAX_STILL_COLOUR = 14.0, 8.0  # chroma levels, 0-255
 MAX_ENERGY = 2.0  # one clip may not be more than this many times as lively
 AS_LONG = 0.7  # who stays is at least this share of the longest in its group: the whole before the part
@@ -39,14 +44,20 @@ PAIRS = pa.schema(
 )
 
 
-def perceptual_pairs(prints: Prints, *, mirrored: bool = True, across: int | None = None) -> pa.Table:
+def perceptual_pairs(
+    prints: Prints, *, mirrored: bool = True, across: int | None = None, aspects: np.ndarray | None = None
+) -> pa.Table:
     """Pairs of copies (schema PAIRS, a < b), enough of them to join every group that there is.
 
     With `across` all pairs of a clip before that number with one from it on, and no others: what is in both
-    of two sets."""
+    of two sets. With `aspects` (width over height of the clips' active pictures) none of two shapes that no
+    crop and no wrong pixel aspect makes of one another."""
     candidates = candidate_pairs(moments(prints.chunks()), across=across)
     if not mirrored:
         candidates = candidates[candidates[:, 2] == 0]
+    if aspects is not None:
+        a, b = np.log(aspects[candidates[:, 0]]), np.log(aspects[candidates[:, 1]])
+        candidates = candidates[~(np.abs(a - b) > np.log(MAX_STRETCH))]  # what is not known is no reason
     joined = Groups(len(prints))
     rows: list[tuple[int, int, str, bool, float]] = []
     for start in range(0, len(candidates), BATCH):
@@ -81,7 +92,8 @@ def _agree(found: Alignment, away: float) -> bool:
     if found.motion is None:
         return away <= MAX_STILL_DISTANCE and found.colour <= MAX_STILL_COLOUR
     alike = found.colour <= MAX_COLOUR and found.energy <= MAX_ENERGY and found.picture >= MIN_PICTURE
-    return alike and away <= MAX_DISTANCE
+    clean = found.picture < CLEAN_PICTURE or found.motion >= CLEAN_MOTION
+    return alike and clean and away <= MAX_DISTANCE
 
 
 class Groups:

@@ -190,10 +190,13 @@ def _perceptual(corpus: Corpus, config: Config, clips: pa.Table, *, write: bool)
 def find_pairs(corpus: Corpus, clips: pa.Table, config: JudgeConfig) -> pa.Table:
     """dedup.PAIRS of row numbers of `clips`; videos and stills are compared apart."""
     found = [dedup.PAIRS.empty_table()]
+    width, height = rules.active_size(clips)
     for kind in rules.KINDS:
         rows = np.flatnonzero(pc.equal(clips["kind"], kind).to_numpy(zero_copy_only=False))
         ids = clips["clip_id"].combine_chunks().take(pa.array(rows))
-        pairs = dedup.perceptual_pairs(CorpusPrints(corpus, ids), mirrored=config.mirrored)
+        pairs = dedup.perceptual_pairs(
+            CorpusPrints(corpus, ids), mirrored=config.mirrored, aspects=(width / height)[rows]
+        )
         for n, name in enumerate(("a", "b")):
             pairs = pairs.set_column(n, name, pa.array(rows[pairs[name].to_numpy()], pa.int64()))
         found.append(pairs)

@@ -90,7 +90,7 @@ def column(clips: pa.Table, name: str) -> np.ndarray:
     if name in ("fps", "boundary_confidence", "aesthetic"):
         known = name in clips.column_names
         return _floats(clips[name]) if known else np.full(clips.num_rows, np.nan)
-    width, height = _active_size(clips)
+    width, height = active_size(clips)
     short_px, long_px = np.minimum(width, height), np.maximum(width, height)
     made = {"short_side_px": short_px, "long_side_px": long_px, "area_px": width * height}
     return long_px / np.maximum(short_px, 1) if name == "aspect" else made[name]
@@ -156,7 +156,7 @@ def _floats(values: pa.ChunkedArray) -> np.ndarray:
     return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
 
 
-def _active_size(clips: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+def active_size(clips: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     """Width and height of the active picture, float64 [N] each; NaN where there is none."""
     crops = clips["crop"].combine_chunks()
     known = pc.fill_null(pc.equal(pc.list_value_length(crops), 4), False)

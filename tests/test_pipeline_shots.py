@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import AnalyzeConfig, ShotConfig
+from pipeline.descriptor import LUMA_SIZE
 from pipeline.sandbox import Sandbox
 from pipeline.shots import DIMENSIONS, Boundary, descriptors, find_boundaries, split
 
@@ -81,6 +82,15 @@ def test_a_fade_through_black_is_one_boundary() -> None:
     assert boundary.kind == "fade"
     assert 40 <= boundary.first <= 50
     assert 52 <= boundary.frame <= 63
+
+
+def test_a_fade_to_a_plain_wall_is_one_boundary() -> None:
+    a, black, wall = shot(1, 40), np.full((3, DIMENSIONS), 128.0), np.full((60, DIMENSIONS), 150.0)
+    black[:, :LUMA_SIZE] = 0
+    wall[:, :LUMA_SIZE] = 90 + 2 * np.sin(np.arange(LUMA_SIZE))
+    for plain in (wall, wall[:12]):
+        (boundary,) = found(video(a, blend(a, black, 4), black, blend(black, plain, 4), plain))
+        assert (boundary.kind, boundary.first, boundary.frame) == ("fade", 40, 51)
 
 
 def test_a_fade_in_at_the_start_is_no_boundary() -> None:
