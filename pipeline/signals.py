@@ -30,7 +30,6 @@ rate, "long sides" (of the picture) of its size.
     logo_area        share of the picture under what stays in a corner, 0 to 1
 """
 
-import math
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -132,13 +131,6 @@ def clip_signals(
     for signal, field in PER_CLOSE.items():
         found[signal] = float(close[field].mean(dtype=np.float64)) if len(close) else None
     return found | camera.path(rows, times_s)
-
-
-def _mean_and_deviation(plane: np.ndarray) -> tuple[float, float]:
-    """Of uint8 [pixels], 0 to 1."""
-    values = plane.astype(np.float32) - 128  # near zero sums lose nothing
-    mean = float(values.sum()) / values.size
-    return (mean + 128) / 255, math.sqrt(max(0.0, float(values @ values) / values.size - mean * mean)) / 255
 
 
 def _static_ratio(grids: np.ndarray, times_s: np.ndarray) -> float:

@@ -21,7 +21,7 @@ from training.diffusion import (
 )
 from training.layout import layout_of, tokens_of
 
-FLOW = FlowConfig(shift=1)
+FLOW = FlowConfig(logit_mean=0, shift=1)
 
 
 def test_corruption_runs_from_clean_to_noise() -> None:
