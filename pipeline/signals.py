@@ -30,7 +30,6 @@ rate, "long sides" (of the picture) of its size.
     logo_area        share of the picture under what stays in a corner, 0 to 1
 """
 
-
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
