@@ -29,6 +29,7 @@ from pipeline.transnet import HEIGHT_PX, WIDTH_PX
 Rows = list[dict[str, Any]]
 HOW_NOT_WHAT: dict[str, Any] = {  # change no row
     "sources_per_task": 0,
+    "max_frames": 0,
     "deadline_s": 0.0,
     "memory_gb": 0.0,
     "segment_s": 0.0,

@@ -40,6 +40,7 @@ class AnalyzeConfig:
     strip_quality: int = 92
     thumb_long_px: int = 160
     max_pixels: int = 100_000_000  # declared width × height; more is refused from the header
+    max_frames: int = 2_000_000  # of one pass (18 hours at 30 a second); a source with more fails
     deadline_s: float = 600.0  # a source that takes longer fails
     memory_gb: float = 4.0  # address space of the decoding child
     segment_s: float = 600.0  # longer sources are decoded in parts of this length, in parallel; 0: never

@@ -20,6 +20,7 @@ from pipeline import media, signals
 from pipeline.candidates import Chooser
 from pipeline.config import AnalyzeConfig
 from pipeline.descriptor import descriptors
+from pipeline.errors import MediaError
 from pipeline.flow import Follower
 
 RAW_BYTES = 64 << 20  # of pictures not yet encoded; most never need to be
@@ -81,6 +82,8 @@ def watch(
                 looks[i]["picture"] = jpeg(looks[i]["picture"], config.strip_quality)
             raw = []
         times_s += [frame.time_s for frame in batch]
+        if len(times_s) > config.max_frames:
+            raise MediaError(f"more than {config.max_frames} frames", fix="--set analyze.max_frames=…")
         last = batch[-1], y[-1]
     if last is None:
         return None

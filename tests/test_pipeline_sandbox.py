@@ -69,6 +69,13 @@ def test_too_much_memory_is_refused(video: Path) -> None:
         assert span(box, video).shape == (1, 8, 8, 3)
 
 
+def test_too_many_frames_are_refused(video: Path) -> None:
+    with Sandbox() as box:
+        assert box.analyze(video, AnalyzeConfig(max_frames=12)).source["frames"] == 12
+        with pytest.raises(MediaError, match="more than 11 frames"):
+            box.analyze(video, AnalyzeConfig(max_frames=11))
+
+
 def test_a_source_past_its_deadline_fails_and_the_next_goes_on(video: Path, tmp_path: Path) -> None:
     (tmp_path / "b.mp4").write_bytes(video.read_bytes() + bytes(8))
     stage = AnalyzeStage(AnalyzeConfig(deadline_s=3.0))
