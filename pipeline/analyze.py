@@ -42,7 +42,7 @@ class AnalyzeStage:
     lie of sources that were decoded in parts, in the corpus at `root`."""
 
     name = "analyze"
-    version = 2
+    version = 3
 
     def __init__(
         self,

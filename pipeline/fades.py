@@ -48,20 +48,26 @@ def _runs(mask: np.ndarray) -> list[list[int]]:
 
 
 def _walls(frames: np.ndarray, least: int) -> np.ndarray:
-    """bool [N] of a run of plain frames: those that are no part of the fade but a plain picture beside it, a
+    """bool [N] of a run of plain frames: those that are no part of a fade but a plain picture beside it, a
     wall or a night sky: it is steady for `least` frames, and of another colour than the black or white that
-    the run goes through."""
-    cells = frames.astype(np.float32)
-    ends = (LUMA_SIZE, LUMA_SIZE + CHROMA_SIZE)
-    levels = np.stack([part.mean(axis=1) for part in np.split(cells, ends, axis=1)], axis=1)  # [N, 3]
-    colour = np.abs(levels[:, 1:] - 128).max(axis=1)
-    extreme = (np.minimum(levels[:, 0], 255 - levels[:, 0]) < EXTREME) & (colour < EXTREME)
-    walls = np.zeros(len(frames), bool)
+    the run goes through. A run that goes through neither is no fade: all of it is a picture."""
+    extreme, levels = black_or_white(frames)
+    walls = np.full(len(frames), not extreme.any())
     if extreme.any():
         change = np.abs(np.diff(levels, axis=0)).max(axis=1)  # [N - 1]
         for start, end in _runs((change < STEADY) & ~extreme[1:] & ~extreme[:-1]):
             walls[start : end + 1] = end + 1 - start >= least
     return walls
+
+
+def black_or_white(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which frames are near black (so dark that their colour is not seen) or white, bool [N], and the mean of
+    each plane, float32 [N, 3]."""
+    ends = (LUMA_SIZE, LUMA_SIZE + CHROMA_SIZE)
+    parts = np.split(frames, ends, axis=1)
+    levels = np.stack([part.mean(axis=1, dtype=np.float32) for part in parts], axis=1)
+    colour = np.abs(levels[:, 1:] - 128).max(axis=1)
+    return (levels[:, 0] < EXTREME) | ((255 - levels[:, 0] < EXTREME) & (colour < EXTREME)), levels
 
 
 def _ramp(texture: np.ndarray, start: int, end: int, reach: int) -> tuple[int, int]:

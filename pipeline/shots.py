@@ -52,7 +52,7 @@ class Boundary:
     """Frames `first` to `frame` - 1 belong to the transition (none for a cut); `frame` begins the new shot.
 
     `confidence` is the probability that a shot ends here. On 60 montages that the models were not fitted on
-    its expected calibration error is 0.012 (441 boundaries); of those below 0.9 three quarters are real."""
+    its expected calibration error is 0.009 (440 boundaries); of those below 0.9 20 of 24 are real."""
 
     first: int
     frame: int

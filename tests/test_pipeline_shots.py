@@ -84,6 +84,15 @@ def test_a_fade_through_black_is_one_boundary() -> None:
     assert 52 <= boundary.frame <= 63
 
 
+def test_a_dissolve_between_walls_is_one() -> None:
+    a, b = np.full((40, DIMENSIONS), 150.0), np.full((40, DIMENSIONS), 100.0)
+    a[:, :LUMA_SIZE], b[:, :LUMA_SIZE] = 70, 160
+    (boundary,) = found(video(a, blend(a, b, 12), b))
+    assert boundary.kind == "dissolve"
+    assert abs(boundary.first - 40) <= 2
+    assert abs(boundary.frame - 52) <= 2
+
+
 def test_a_fade_to_a_plain_wall_is_one_boundary() -> None:
     a, black, wall = shot(1, 40), np.full((3, DIMENSIONS), 128.0), np.full((60, DIMENSIONS), 150.0)
     black[:, :LUMA_SIZE] = 0
