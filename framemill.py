@@ -242,7 +242,10 @@ def train_eval(args: Args) -> int:
     from training.evaluate import evaluate
 
     with progress_bar("train eval", "prompts", machine=args.json) as report:
-        _print(args, evaluate(args.run, prompts=args.prompts, steps=args.steps, progress=report))
+        _print(
+            args,
+            evaluate(args.run, prompts=args.prompts, steps=args.steps, sheet=args.sheet, progress=report),
+        )
     return 0
 
 

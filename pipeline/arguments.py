@@ -124,6 +124,7 @@ def _model_verbs(verb: Verb) -> None:
     add("--run", required=True, help="a run folder, or builtin:")
     add("--prompts", type=int, default=16)
     add("--steps", type=int, default=20, help="sampling steps")
+    add("--sheet", metavar="PNG", help="draw the first prompts: samples above, their truth below")
     add = verb("sample", '--prompt "a red circle moves left" --size 96x64 --frames 17 --out red.mp4')
     add("--prompt", required=True)
     add("--checkpoint", default="builtin:", help="builtin: or a run folder")

@@ -30,12 +30,13 @@ from pipeline.toy_scene import Fact, Shot, sample_shot
 from tokenizer_stage.vae import VideoVAE
 from training.config import TrainConfig
 from training.loader import open_dataset
-from training.sample import Generator, SampleConfig, load_generator
+from training.sample import Generator, SampleConfig, contact_sheet, load_generator
 from training.validate import held_out_batches, validate
 
 READER = "builtin:"
 STRIP_FRAMES, STRIP_QUALITY = 8, 92  # as the analysis makes them
 PROMPTS_PER_PACK = 8
+SHEET_PROMPTS = 8
 Pairs = list[tuple[frozenset[Fact], frozenset[Fact]]]
 
 
@@ -46,9 +47,10 @@ def evaluate(
     steps: int = 20,
     cfg: float = 4.0,
     seed: int = 0,
+    sheet: str | None = None,
     progress: Progress = lambda done, total, facts: None,
 ) -> dict[str, Any]:
-    """Figures of one model on `prompts` fresh toy-world prompts."""
+    """Figures of one model on `prompts` fresh toy-world prompts; `sheet`: where to draw the first of them."""
     generator = load_generator(run)
     rng = np.random.default_rng([seed, 0xE7A1])
     shots = [sample_shot(rng) for _ in range(prompts)]
@@ -58,7 +60,10 @@ def evaluate(
     for start in range(0, prompts, PROMPTS_PER_PACK):
         made += generator.frames(texts[start : start + PROMPTS_PER_PACK], config)
         progress(len(made), prompts, {})
-    true = [through_vae(generator.vae, render(shot, config)) for shot in shots]
+    truth = [render(shot, config) for shot in shots]
+    if sheet:
+        draw_sheet(made[:SHEET_PROMPTS], truth, sheet)
+    true = [through_vae(generator.vae, frames) for frames in truth]
     wanted = [parse_facts(text) for text in texts]
     fidelity, ceiling = read_facts(made, config.fps, wanted), read_facts(true, config.fps, wanted)
     return {
@@ -80,6 +85,14 @@ def evaluate(
         "prompts": prompts,
         "note": "recall of prompted facts, read back by the built-in captioner, which errs itself",
     }
+
+
+def draw_sheet(made: Sequence[np.ndarray], truth: Sequence[np.ndarray], path: str) -> None:
+    """A picture for people: each video's frames, and below them those of the truth of its prompt."""
+    rows = [np.asarray(contact_sheet(frames)) for pair in zip(made, truth, strict=False) for frames in pair]
+    gaps = np.array([0, 4] * len(made))
+    spaced = [np.pad(row, ((0, gap), (0, 0), (0, 0))) for row, gap in zip(rows, gaps, strict=True)]
+    Image.fromarray(np.concatenate(spaced)).save(path)
 
 
 def held_out_loss(run: str, generator: Generator) -> float | None:

@@ -10,7 +10,7 @@ figure framemill bench shots --media $toy --truth $toy/truth.jsonl
 figure framemill captioner eval --toyworld $toy
 figure framemill vae eval --media $toy
 figure framemill vae eval --media infra/media
-figure framemill train eval --run builtin: --prompts 32
+figure framemill train eval --run builtin: --prompts 128
 figure framemill bench dedup --media $toy --truth $toy/truth.jsonl
 figure framemill bench analyze --media infra/media
 figure framemill bench judge --rows 20000
