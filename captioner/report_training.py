@@ -117,7 +117,8 @@ def _summary(metrics: Sequence[Metrics], resumed: Sequence[float], unread: int) 
 
 def _curves(metrics: Sequence[Metrics], resumed: Sequence[float]) -> Html:
     loss, held_out, rate = (_points(metrics, name) for name in ("loss", "val_loss", "lr"))
-    marked = " Dashed: the run was resumed here." if resumed else ""
+    why = " Dashed: resumed, or a new run from here; another corpus or noise level moves the loss."
+    marked = why if resumed else ""
     charts = []
     if loss:
         lines = [("faint", thin(loss)), ("", thin(smooth(loss)))]
