@@ -88,6 +88,7 @@ def _search(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
         both = np.where(inside, (x @ y.T)[at, across], 0).sum(axis=1)
         energy_x = np.where(inside, (x * x).sum(axis=1)[at], 0).sum(axis=1)
         energy_y = np.where(inside, (y * y).sum(axis=1), 0).sum(axis=1)
+        # Coding noise correlates with nothing; an offset may leave nothing shared.
         floor = np.maximum(inside.sum(axis=1), 1) * LUMA * STILL**2 / 4
         scores.append((both + floor) / np.sqrt((energy_x + floor) * (energy_y + floor)))
     score = scores[0] * scores[1]

@@ -23,10 +23,8 @@ from pipeline.prints import Prints
 VERSION = 2  # raised when the same prints give other pairs
 MAX_DISTANCE, MAX_STILL_DISTANCE = 0.2, 0.012
 MIN_PICTURE = 0.6  # however well the motion agrees
-CLEAN_PICTURE, CLEAN_MOTION = (
-    0.995,
-    0.95,
-)  # where no crop or overlay spoils the picture, nothing spoils motion
+CLEAN_PICTURE = 0.995  # no crop and no overlay spoils it: then nothing spoils the motion
+CLEAN_MOTION = 0.95
 MAX_STRETCH = 1.4  # of one active picture against another: 4:3 shown as 16:9 is 1.33
 MAX_COLOUR, MAX_STILL_COLOUR = 14.0, 8.0  # chroma levels, 0-255
 MAX_ENERGY = 2.0  # one clip may not be more than this many times as lively

@@ -40,13 +40,8 @@ DISSOLVE = (
 )  # weights of 1 and of the columns of `evidence`
 WIPE = (0.757, -2.939, 4.452, 2.937, -5.118, 5.058, -4.926, 1.084, 2.639, 3.442, 3.883)
 
-SCREEN = (
-    2.83,
-    -1.83,
-    4.42,
-    6.63,
-    -5.46,
-)  # of 1 and of `changes`: sorts out most spans before the costly look
+# Of 1 and of `changes`: sorts out most spans before the costly look.
+SCREEN = (2.83, -1.83, 4.42, 6.63, -5.46)
 LEAST_HOPE = 0.03  # keeps 99.9 % of the spans that come out probable, 32 % of all
 
 _X, _Y = ((np.indices((8, 8))[axis].ravel() + 0.5) / 8 - 0.5 for axis in (1, 0))

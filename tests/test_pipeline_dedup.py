@@ -171,6 +171,44 @@ def test_still_clips_are_compared_by_picture_and_colour() -> None:
     assert pairs(printed(film(1)), printed(a)) == []  # a frozen moment of it
 
 
+def test_still_clips_that_differ_in_a_small_object_are_no_copies() -> None:
+    a = np.repeat(film(1)[:1], 48, axis=0)
+    luma = a[:, :256].reshape(-1, 16, 16).copy()
+    luma[:, 12:14, 2:4] += 90
+    other = np.concatenate([luma.reshape(48, -1), a[:, 256:]], axis=1)
+    assert 0.012 < 1 - align(printed(a), printed(other)).picture < 0.03
+    assert same_footage(printed(a), printed(other)) is None
+
+
+def test_behind_an_equal_picture_the_motion_must_agree() -> None:
+    back, moving, other = film(1)[:1], film(2), film(3)
+    moving, other = ((m - m.mean(axis=0)) * 0.15 for m in (moving, other))
+    a, b = printed(back + moving), printed(back + 0.6 * moving + 0.8 * other)
+    found = align(a, b)
+    assert found.picture > 0.995
+    assert found.motion is not None
+    assert 0.7 < found.motion < 0.95
+    assert same_footage(a, b) is None
+    assert same_footage(a, printed(back + moving + 0.3)) is not None
+
+
+def test_pictures_of_other_shapes_are_no_copies() -> None:
+    a = printed(film(1))
+
+    def joined(*aspects: float) -> int:
+        return perceptual_pairs(PrintList([a, a]), aspects=np.array(aspects)).num_rows
+
+    assert joined(16 / 9, 4 / 3) == 1
+    assert joined(21 / 9, 4 / 3) == 0
+    assert joined(16 / 9, np.nan) == 1
+
+
+def test_a_clip_of_one_sample_can_be_aligned() -> None:
+    a = printed(film(1))
+    with np.errstate(all="raise"):
+        assert align(a[4:5], a).picture > 0.9
+
+
 def test_only_pairs_across_two_sets_can_be_asked_for() -> None:
     a, b = printed(film(1)), printed(film(2))
     table = perceptual_pairs(PrintList([a, a, b, a]), across=2)

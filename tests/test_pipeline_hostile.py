@@ -155,6 +155,7 @@ def test_every_bad_file_ends_as_its_truth_says(media_dir: Path, tmp_path: Path) 
         if known["expect"] == "accept":  # several are one video in other guises: one of them is kept
             assert source["status"] == "ok"
             assert clips, name
+            assert kept or "image" not in source["kind"], name
         elif known["expect"] == "reject":
             assert not kept, name
             assert source["status"] == "failed" or all(clip["reasons"] for clip in clips), name
