@@ -11,10 +11,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.arguments import parser
+from pipeline.command import parser
 from pipeline.config import Config, load_config
+from pipeline.engine.runner import Executor, RunSummary
 from pipeline.errors import ConfigError, FramemillError, UsageError
-from pipeline.runner import Executor, RunSummary
 
 Args = argparse.Namespace
 
@@ -28,7 +28,7 @@ def toyworld(args: Args) -> int:
 
     from pipeline.config import load
     from pipeline.progress import progress_bar
-    from pipeline.toyworld import ToyWorldConfig, render_corpus
+    from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
     chosen = [f"videos={args.videos}", f"images={args.images}", f"seed={args.seed}"]
     config = load(ToyWorldConfig(), args.config, [*chosen, *args.set])
@@ -50,9 +50,9 @@ def analyze(args: Args) -> int:
 
 def plan(args: Args) -> int:
     """Say from a sample of the sources what a run would take; writes nothing."""
-    from pipeline.discover import discover
-    from pipeline.plan_run import plan_lines, plan_run
     from pipeline.progress import progress_bar
+    from pipeline.sources.discover import discover
+    from pipeline.stages.forecast import plan_lines, plan_run
 
     found = discover(args.src)
     with progress_bar("plan", machine=args.json) as report:
@@ -65,8 +65,8 @@ def judge(args: Args) -> int:
     """Decide from the tables which clips are kept, and why not; decodes nothing."""
     if not args.what_if:
         return _stages(args, ["judge"])
-    from pipeline.corpus import Corpus
-    from pipeline.judge import what_if, what_if_lines
+    from pipeline.corpus.corpus import Corpus
+    from pipeline.stages.judge import what_if, what_if_lines
 
     corpus = Corpus(args.corpus).require()
     config, vectors = _config(args, corpus.config()), None
@@ -96,11 +96,11 @@ def run(args: Args) -> int:
 
 def _stages(args: Args, wanted: Sequence[str]) -> int:
     """Runs the stages in order over one corpus, prints what each did, and judges the failures."""
-    from pipeline.analyze import analyze_corpus
-    from pipeline.corpus import Corpus
-    from pipeline.discover import discover
-    from pipeline.judge import judge_corpus
+    from pipeline.corpus.corpus import Corpus
     from pipeline.progress import progress_table
+    from pipeline.sources.discover import discover
+    from pipeline.stages.analyze import analyze_corpus
+    from pipeline.stages.judge import judge_corpus
 
     corpus = Corpus(args.corpus)
     fresh = "analyze" in wanted
@@ -144,7 +144,7 @@ def _stages(args: Args, wanted: Sequence[str]) -> int:
 
 
 def _finish(args: Args, corpus: Any, summaries: Sequence[RunSummary]) -> int:
-    from pipeline.status import failures_above, stage_lines, status
+    from pipeline.corpus.status import failures_above, stage_lines, status
 
     counts = status(corpus)
     stages = [
@@ -163,9 +163,9 @@ def _finish(args: Args, corpus: Any, summaries: Sequence[RunSummary]) -> int:
 
 def status(args: Args) -> int:
     """Count sources, clips, captions and shards by status and reason."""
-    from pipeline.corpus import Corpus
-    from pipeline.status import status as count
-    from pipeline.status import status_lines
+    from pipeline.corpus.corpus import Corpus
+    from pipeline.corpus.status import status as count
+    from pipeline.corpus.status import status_lines
 
     counts = count(Corpus(args.corpus).require())
     _print(args, counts, status_lines(counts))
@@ -174,8 +174,8 @@ def status(args: Args) -> int:
 
 def takedown(args: Args) -> int:
     """Erase sources from every table and shard, and keep them from coming back."""
-    from pipeline.corpus import Corpus
-    from tokenizer_stage.takedown import as_dict, as_lines, take_down
+    from pipeline.corpus.corpus import Corpus
+    from pipeline.corpus.takedown import as_dict, as_lines, take_down
 
     corpus = Corpus(args.corpus).require()
     with corpus.writing():
@@ -186,7 +186,7 @@ def takedown(args: Args) -> int:
 
 def verify(args: Args) -> int:
     """Check every shard: hashes, counts, finite values, and decode some latents back."""
-    from pipeline.corpus import Corpus
+    from pipeline.corpus.corpus import Corpus
     from tokenizer_stage.verify import verify as check
 
     found = check(Corpus(args.corpus).require(), args.latents, decode_back=args.decode_back)
@@ -196,7 +196,7 @@ def verify(args: Args) -> int:
 
 def report(args: Args) -> int:
     """Write the self-contained HTML report of a corpus, and of a training run when one is named."""
-    from pipeline.corpus import Corpus
+    from pipeline.corpus.corpus import Corpus
 
     corpus = Corpus(args.corpus).require()
     with corpus.writing():
@@ -206,7 +206,7 @@ def report(args: Args) -> int:
 
 
 def _report(corpus: Any, run_dir: str | None) -> RunSummary:
-    from captioner.report import write_report
+    from captioner.audit.report import write_report
 
     started = time.monotonic()
     write_report(corpus, run_dir)
@@ -219,7 +219,7 @@ def _report(corpus: Any, run_dir: str | None) -> RunSummary:
 def train(args: Args) -> int:
     """Train the text-conditional diffusion transformer on a corpus's latent shards, or resume a run."""
     from pipeline.config import load
-    from pipeline.corpus import Corpus
+    from pipeline.corpus.corpus import Corpus
     from pipeline.progress import progress_bar
     from training.config import TrainConfig
     from training.train import train as train_model
@@ -297,7 +297,7 @@ def vae_train(args: Args) -> int:
     """Train the built-in causal video VAE, from its closed-form start."""
     from pipeline.config import load
     from pipeline.progress import progress_bar
-    from tokenizer_stage.train_vae import TrainVaeConfig, train_vae
+    from tokenizer_stage.vae.train import TrainVaeConfig, train_vae
 
     with progress_bar("vae", "steps", machine=args.json) as report:
         config = load(TrainVaeConfig(), args.config, args.set)
@@ -308,7 +308,7 @@ def vae_train(args: Args) -> int:
 def vae_eval(args: Args) -> int:
     """Reconstruction PSNR of a VAE on a folder of media, beside its closed-form start."""
     from pipeline.progress import progress_bar
-    from tokenizer_stage.eval_vae import evaluate
+    from tokenizer_stage.vae.evaluate import evaluate
 
     with progress_bar("vae eval", "files", machine=args.json) as report:
         _print(args, evaluate(args.vae, args.media, progress=report))
@@ -317,7 +317,7 @@ def vae_eval(args: Args) -> int:
 
 def bench_shots(args: Args) -> int:
     """Shot boundaries against exact truth, beside PySceneDetect's detectors."""
-    from pipeline.bench_shots import bench_shots as bench
+    from pipeline.bench.shots import bench_shots as bench
 
     _print(args, bench(args.media, args.truth))
     return 0
@@ -325,7 +325,7 @@ def bench_shots(args: Args) -> int:
 
 def bench_dedup(args: Args) -> int:
     """Copies found against exact truth: precision and recall over pairs of clips."""
-    from pipeline.bench_dedup import bench_dedup as bench
+    from pipeline.bench.dedup import bench_dedup as bench
 
     _print(args, bench(args.media, args.truth, mirrored=not args.no_mirrored))
     return 0
@@ -333,7 +333,7 @@ def bench_dedup(args: Args) -> int:
 
 def bench_judge(args: Args) -> int:
     """Seconds and memory of judging and deduplicating a synthetic table of clips."""
-    from pipeline.bench_judge import bench_judge as bench
+    from pipeline.bench.judge import bench_judge as bench
 
     _print(args, bench(args.rows))
     return 0
@@ -341,8 +341,8 @@ def bench_judge(args: Args) -> int:
 
 def bench_analyze(args: Args) -> int:
     """CPU of the whole analysis over bare decoding, and against PySceneDetect with separate passes."""
-    from pipeline.bench_analyze import bench_analyze as bench
-    from pipeline.bench_analyze import lines
+    from pipeline.bench.analyze import bench_analyze as bench
+    from pipeline.bench.analyze import lines
 
     result = bench(args.media, peer=not args.no_peer)
     _print(args, result, lines(result))
@@ -351,7 +351,7 @@ def bench_analyze(args: Args) -> int:
 
 def bench_long(args: Args) -> int:
     """A looped source of hours: memory of each worker, and its parts against one pass."""
-    from pipeline.bench_long import bench_long as bench
+    from pipeline.bench.long import bench_long as bench
 
     _print(args, bench(args.media, hours=args.hours, parts=args.parts))
     return 0
@@ -359,7 +359,7 @@ def bench_long(args: Args) -> int:
 
 def bench_fuzz(args: Args) -> int:
     """Mutated real files: no crash of the run, no hang beyond the deadline, memory within limits."""
-    from pipeline.bench_fuzz import bench_fuzz as bench
+    from pipeline.bench.fuzz import bench_fuzz as bench
     from pipeline.progress import progress_bar
 
     with progress_bar("fuzz", "files", machine=args.json) as report:
@@ -370,7 +370,7 @@ def bench_fuzz(args: Args) -> int:
 
 def bench_kill(args: Args) -> int:
     """Runs killed at random times and restarted: the same corpus, byte for byte, as an undisturbed run."""
-    from pipeline.bench_kill import bench_kill as bench
+    from pipeline.bench.kill import bench_kill as bench
     from pipeline.progress import progress_bar
 
     with progress_bar("kill", "runs", machine=args.json) as report:
@@ -391,10 +391,10 @@ def _config(args: Args, base: Config | None) -> Config:
 
 def _executor(args: Args) -> Executor:
     if args.executor == "ray":
-        from pipeline.ray_executor import RayExecutor
+        from pipeline.engine.ray_executor import RayExecutor
 
         return RayExecutor(workers=args.workers)
-    from pipeline.runner import LocalExecutor
+    from pipeline.engine.runner import LocalExecutor
 
     return LocalExecutor()
 

@@ -1,4 +1,4 @@
-"""What every captioner takes and gives: the vocabulary of captioner.adapters and of each of its kinds.
+"""What every captioner takes and gives: the vocabulary of captioner.names and of each of its kinds.
 
 In: filmstrips. Out: for each, a `Caption` or the `Failure` that says why there is none.
 """
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from captioner.data import Filmstrip
-from pipeline.stage import Failure
+from captioner.filmstrip import Filmstrip
+from pipeline.engine.stage import Failure
 
 MAX_TOKENS = 112
 SHORT_PROMPT = "Describe the main subject of this clip and what it does, in one sentence of at most 12 words."

@@ -19,16 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.caption import folder_name
-from captioner.data import Filmstrip, decode_jpeg, strip_pixels
+from captioner.filmstrip import Filmstrip, decode_jpeg, strip_pixels
 from captioner.folder import BUILTIN_DIR, read_description
 from captioner.recaption import SPAN_COLUMNS, read_strips
-from pipeline import tables
 from pipeline.config import Config, JudgeConfig, fingerprint
-from pipeline.corpus import Corpus, plan_tasks
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import Corpus, plan_tasks
+from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.errors import ModelError
 from pipeline.progress import Progress
-from pipeline.runner import Executor, RunSummary, run
-from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 
 VERSION = 1
 CLIPS_PER_TASK = 64

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.adapters import load_captioner
-from captioner.data import Example, Filmstrip, folder_examples
-from captioner.facts import parse_facts, score_all, score_by_kind
+from captioner.filmstrip import Example, Filmstrip, folder_examples
+from captioner.names import load_captioner
+from pipeline.engine.stage import Failure
 from pipeline.progress import Progress
-from pipeline.stage import Failure
+from pipeline.toyworld.facts import parse_facts, score_all, score_by_kind
 
 BATCH = 16
 Words = Callable[[Sequence[Filmstrip]], Sequence[tuple[str, str]]]  # strips → (short, detailed) each

@@ -11,17 +11,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.adapters import load_captioner
 from captioner.caption import Caption, Captioner
-from captioner.data import Filmstrip
+from captioner.filmstrip import Filmstrip
+from captioner.names import load_captioner
 from captioner.quality import caption_flags
-from pipeline import tables
 from pipeline.config import CaptionConfig, Config, fingerprint
-from pipeline.corpus import Corpus, plan_tasks
-from pipeline.faults import forget_failed
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import Corpus, plan_tasks
+from pipeline.corpus.failures import forget_failed
+from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult
 from pipeline.progress import Progress
-from pipeline.runner import Executor, RunSummary, run
-from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult
 
 STAGE_VERSION = 1
 SPAN_COLUMNS = ["clip_id", "source_id", "kind", "start_s", "end_s"]

@@ -17,9 +17,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from captioner.caption import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
-from captioner.data import Filmstrip
+from captioner.filmstrip import Filmstrip
+from pipeline.engine.stage import Failure, guard
 from pipeline.errors import MediaError, ModelError
-from pipeline.stage import Failure, guard
 
 TIMEOUT_S = 120.0
 TRIES = 4

@@ -27,15 +27,14 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from captioner.data import STRIP_FRAMES, Example, Filmstrip, folder_examples, strip_pixels, toy_example
 from captioner.evaluate import evaluate_examples
+from captioner.filmstrip import STRIP_FRAMES, Example, Filmstrip, folder_examples, strip_pixels, toy_example
 from captioner.generate import caption_videos
 from captioner.model import CaptionerConfig, TagHead, VideoCoCa, load_model, losses, save_model
 from captioner.tokenizer import PAD_ID, train_tokenizer
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress
-from pipeline.toy_captions import caption_shot
-from pipeline.toy_scene import (
+from pipeline.toyworld.scene import (
     BACKGROUND_RGB,
     CAMERAS,
     MOTIONS,
@@ -48,6 +47,7 @@ from pipeline.toy_scene import (
     Fact,
     sample_shot,
 )
+from pipeline.toyworld.wording import caption_shot
 
 ENDLESS = "endless:"  # instead of a folder: shots rendered in memory, none seen twice
 TOKENIZER_EXAMPLES = 4000

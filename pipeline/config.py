@@ -21,9 +21,9 @@ D = TypeVar("D")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotConfig:
-    """How a video is cut into shots (pipeline/shots.py)."""
+    """How a video is cut into shots (pipeline/shots/boundaries.py)."""
 
-    detector: str = "default"  # or content, adaptive, hash, histogram, transnetv2 (pipeline/detectors.py)
+    detector: str = "default"  # or content, adaptive, hash, histogram, transnetv2 (shots/detectors.py)
     min_shot_s: float = 0.3  # of two boundaries closer than this the surer one stays
     max_shot_s: float = 60.0  # longer shots are split where least happens; 0: never
     cut_probability: float = 0.5  # least probability of a hard cut
@@ -32,7 +32,7 @@ class ShotConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalyzeConfig:
-    """The one-pass analysis (pipeline/analyze.py)."""
+    """The one-pass analysis (pipeline/stages/analyze.py)."""
 
     sources_per_task: int = 4
     strip_frames: int = 8
@@ -50,7 +50,7 @@ class AnalyzeConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JudgeConfig:
-    """What is kept (pipeline/judge.py). A rule applies only to what was measured."""
+    """What is kept (pipeline/stages/judge.py). A rule applies only to what was measured."""
 
     preset: str = "standard"  # strict | standard | keep-all, or a TOML file like those in pipeline/presets
     rules: dict[str, Any] = field(default_factory=dict)  # changes: rules.signals.motion.min = 0.1

@@ -8,14 +8,14 @@ import pytest
 from safetensors.numpy import save_file
 
 from captioner.embed import embed_corpus, load_embedder, read_head
-from pipeline.analyze import analyze_corpus
 from pipeline.config import Config, load_config
-from pipeline.corpus import Corpus
-from pipeline.discover import discover
+from pipeline.corpus.corpus import Corpus
+from pipeline.dedup.semantic import semantic_pairs
+from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import ModelError
-from pipeline.judge import judge_corpus
-from pipeline.runner import LocalExecutor
-from pipeline.semantic import semantic_pairs
+from pipeline.sources.discover import discover
+from pipeline.stages.analyze import analyze_corpus
+from pipeline.stages.judge import judge_corpus
 
 MEDIA = Path(__file__).parents[1] / "infra" / "media"
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from captioner.quality import FLAGS, caption_flags, quantile, text_statistics, words
-from pipeline.toy_captions import caption_shot
-from pipeline.toy_scene import sample_shot
+from pipeline.toyworld.scene import sample_shot
+from pipeline.toyworld.wording import caption_shot
 
 SHORT = "A red ball rolls left."
 DETAILED = "A small red ball rolls to the left over a green floor while the camera holds still."

@@ -8,13 +8,13 @@ import pytest
 
 from captioner import recaption
 from captioner.caption import Caption
-from captioner.data import Filmstrip
+from captioner.filmstrip import Filmstrip
 from captioner.recaption import RecaptionStage, caption_rows, caption_tasks, recaption_corpus
-from pipeline import tables
 from pipeline.config import CaptionConfig, Config
-from pipeline.corpus import Corpus
-from pipeline.runner import LocalExecutor
-from pipeline.stage import Failure
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import Corpus
+from pipeline.engine.runner import LocalExecutor
+from pipeline.engine.stage import Failure
 
 SOURCE = "0123456789abcdef"
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from captioner import train as training
-from captioner.data import Filmstrip, toy_example
 from captioner.evaluate import evaluate, evaluate_examples
+from captioner.filmstrip import Filmstrip, toy_example
 from captioner.folder import CONFIG_NAME
 from captioner.model import CaptionerConfig, load_model, save_model
 from captioner.train import ENDLESS, HELD_OUT_SEED, TrainConfig, tags_of, train
 from pipeline.errors import ConfigError
-from pipeline.toyworld import ToyWorldConfig, render_corpus
+from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 TINY = TrainConfig(
     steps=6,

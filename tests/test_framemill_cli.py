@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from framemill import VERBS, main
-from pipeline.arguments import parser
+from pipeline.command import parser
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -18,14 +18,14 @@ import pytest
 
 from captioner.recaption import RecaptionStage, caption_tasks
 from framemill import main
-from pipeline.analyze import AnalyzeStage
 from pipeline.config import AnalyzeConfig, CaptionConfig, EncodeConfig
-from pipeline.corpus import Corpus
-from pipeline.stage import Stage, Task
-from pipeline.toyworld import ToyWorldConfig, render_corpus
+from pipeline.corpus.corpus import Corpus
+from pipeline.engine.stage import Stage, Task
+from pipeline.stages.analyze import AnalyzeStage
+from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.encode import EncodeStage, kept_clips
-from tokenizer_stage.plan import plan_shards
-from tokenizer_stage.vae import load_vae
+from tokenizer_stage.sharding import plan_shards
+from tokenizer_stage.vae.builtin import load_vae
 
 SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
 SHARDS = ["--set", "encode.samples_per_shard=4"]

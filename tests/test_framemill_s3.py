@@ -18,11 +18,11 @@ import pytest
 
 from framemill import main
 from pipeline import storage
-from pipeline.corpus import Corpus
-from pipeline.discover import discover
+from pipeline.corpus.corpus import Corpus
 from pipeline.errors import StorageError
+from pipeline.sources.discover import discover
 from pipeline.storage import Storage, local_path, stat
-from pipeline.toyworld import ToyWorldConfig, render_corpus
+from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 pytestmark = pytest.mark.slow
 BUCKET = "s3://bucket"

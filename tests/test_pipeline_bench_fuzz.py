@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bench_fuzz import MUTATIONS, bench_fuzz, mutate
+from pipeline.bench.fuzz import MUTATIONS, bench_fuzz, mutate
 from pipeline.errors import UsageError
 
 

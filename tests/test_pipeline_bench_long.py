@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pipeline.bench_long import bench_long
+from pipeline.bench.long import bench_long
 
 CLIP = Path(__file__).resolve().parents[1] / "infra" / "media" / "nasa_two_streams_180p.mp4"
 

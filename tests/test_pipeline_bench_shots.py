@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from pipeline.bench_shots import Found, Score, Truth, _attempt
+from pipeline.bench.shots import Found, Score, Truth, _attempt
 
 TRUTH = Truth(file="x", hard=(50, 100), gradual=((150, 160),), ignored=(200,))
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import tables
 from pipeline.config import Config
-from pipeline.corpus import INPUTS_PATH, Corpus, part_key
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import INPUTS_PATH, Corpus, part_key
 from pipeline.errors import FormatError, UsageError
 
 SOURCE = {"status": "ok", "kind": "video"}

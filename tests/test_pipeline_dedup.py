@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.alignment import align, mirror
-from pipeline.bench_dedup import bench_dedup
-from pipeline.dedup import best_of, grouped, perceptual_pairs, same_footage
-from pipeline.fingerprint import PRINT_SIZE, block_mean, clip_print, hamming, perceptual_hash
-from pipeline.moments import candidate_pairs, moments
-from pipeline.prints import PrintList
+from pipeline.bench.dedup import bench_dedup
+from pipeline.dedup.alignment import align, mirror
+from pipeline.dedup.groups import best_of, grouped, perceptual_pairs, same_footage
+from pipeline.dedup.moments import candidate_pairs, moments
+from pipeline.dedup.print_store import PrintList
+from pipeline.dedup.prints import PRINT_SIZE, block_mean, clip_print, hamming, perceptual_hash
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import parts
 from pipeline.config import AnalyzeConfig
+from pipeline.dedup.prints import perceptual_hash
+from pipeline.engine.stage import Failure, guard
 from pipeline.errors import MediaError, UsageError
-from pipeline.fingerprint import perceptual_hash
-from pipeline.sandbox import Sandbox
-from pipeline.stage import Failure, guard
+from pipeline.onepass import pieces as parts
+from pipeline.sandbox.sandbox import Sandbox
 
 
 @pytest.fixture(scope="module")

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.analyze import AnalyzeStage
 from pipeline.config import AnalyzeConfig
-from pipeline.discover import discover
+from pipeline.engine.stage import Task
 from pipeline.errors import FramemillError, MediaError
-from pipeline.sandbox import Sandbox
-from pipeline.stage import Task
+from pipeline.sandbox.sandbox import Sandbox
+from pipeline.sources.discover import discover
+from pipeline.stages.analyze import AnalyzeStage
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_a_child_that_cannot_start_is_no_fault_of_the_file(
 
 def test_the_parent_loads_no_codec_and_the_child_ends_with_it() -> None:
     code = (
-        "import sys\nfrom pipeline.sandbox import Sandbox\nbox = Sandbox()\n"
+        "import sys\nfrom pipeline.sandbox.sandbox import Sandbox\nbox = Sandbox()\n"
         "print(box._running().pid, 'av' in sys.modules, flush=True)\nimport os\nos._exit(0)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import AnalyzeConfig, ShotConfig
-from pipeline.descriptor import LUMA_SIZE
-from pipeline.sandbox import Sandbox
-from pipeline.shots import DIMENSIONS, Boundary, descriptors, find_boundaries, split
+from pipeline.sandbox.sandbox import Sandbox
+from pipeline.shots.boundaries import DIMENSIONS, Boundary, descriptors, find_boundaries, split
+from pipeline.shots.descriptor import LUMA_SIZE
 
 FPS = 25.0
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import tables
 from pipeline.config import AnalyzeConfig
-from pipeline.flow import Follower
-from pipeline.sandbox import Sandbox
-from pipeline.signals import CLOSE, clip_signals, inspect, measure
+from pipeline.corpus import tables
+from pipeline.sandbox.sandbox import Sandbox
+from pipeline.signals.flow import Follower
+from pipeline.signals.measure import CLOSE, clip_signals, inspect, measure
 
 GREY = np.full((45, 80), 128, np.uint8)
 

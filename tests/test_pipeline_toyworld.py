@@ -14,9 +14,8 @@ from PIL import Image
 
 from pipeline.errors import ConfigError
 from pipeline.storage import sha256_hex
-from pipeline.toy_plan import ASPECTS, FRAME_RATES, plan_corpus
-from pipeline.toy_render import render_frames
-from pipeline.toy_scene import (
+from pipeline.toyworld.render import render_frames
+from pipeline.toyworld.scene import (
     BACKGROUND_RGB,
     HORIZONTAL,
     MOTIONS,
@@ -27,7 +26,8 @@ from pipeline.toy_scene import (
     contrasting_colours,
     sample_shot,
 )
-from pipeline.toyworld import ToyWorldConfig, render_corpus
+from pipeline.toyworld.script import ASPECTS, FRAME_RATES, plan_corpus
+from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 CONFIG = ToyWorldConfig(
     videos=8,
@@ -43,7 +43,7 @@ CONFIG = ToyWorldConfig(
 
 def decoded(path: str) -> np.ndarray:
     """Runs in a child process: codec libraries stay out of the process that other tests fill with torch."""
-    from pipeline.media import Damage, decode
+    from pipeline.media.decode import Damage, decode
 
     frames = list(decode(path, Damage(), max_pixels=10**7))
     return np.stack([f.rgb(f.picture.width, f.picture.height) for f in frames])

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import tables
-from pipeline.analyze import analyze_corpus
 from pipeline.config import Config, EncodeConfig
-from pipeline.corpus import JUDGED_PATH, Corpus
-from pipeline.discover import discover
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import JUDGED_PATH, Corpus
+from pipeline.corpus.shards import ShardReader
+from pipeline.engine.runner import LocalExecutor, Receipt, RunSummary
+from pipeline.engine.stage import Stage, Task
 from pipeline.errors import FormatError, ModelError
-from pipeline.judge import judge_corpus
-from pipeline.runner import LocalExecutor, Receipt, RunSummary
-from pipeline.stage import Stage, Task
-from pipeline.toyworld import ToyWorldConfig, render_corpus
+from pipeline.sources.discover import discover
+from pipeline.stages.analyze import analyze_corpus
+from pipeline.stages.judge import judge_corpus
+from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.encode import EncodeStage, encode_corpus, kept_clips
-from tokenizer_stage.plan import plan_shards
-from tokenizer_stage.shards import ShardReader
+from tokenizer_stage.sharding import plan_shards
 from tokenizer_stage.verify import verify
 
 CONFIG = Config(encode=EncodeConfig(samples_per_shard=4))
@@ -184,6 +184,6 @@ def test_a_worker_with_other_weights_refuses() -> None:
 
 
 def load_sha() -> str:
-    from tokenizer_stage.vae import load_vae
+    from tokenizer_stage.vae.builtin import load_vae
 
     return load_vae("builtin:").weights_sha256

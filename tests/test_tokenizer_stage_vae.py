@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError
-from pipeline.toy_render import render_frames
-from pipeline.toy_scene import sample_shot
-from tokenizer_stage.eval_vae import psnr_db, reconstruct_closed_form
-from tokenizer_stage.pca import fit_linear, from_blocks, to_blocks
-from tokenizer_stage.vae import BuiltinSpec, BuiltinVAE, load_builtin, load_vae, save_builtin
-from tokenizer_stage.video import check_video, to_frames, to_video
+from pipeline.toyworld.render import render_frames
+from pipeline.toyworld.scene import sample_shot
+from tokenizer_stage.vae.builtin import BuiltinSpec, BuiltinVAE, load_builtin, load_vae, save_builtin
+from tokenizer_stage.vae.evaluate import psnr_db, reconstruct_closed_form
+from tokenizer_stage.vae.pca import fit_linear, from_blocks, to_blocks
+from tokenizer_stage.vae.pixels import check_video, to_frames, to_video
 
 TINY = BuiltinSpec(width=16, encoder_depth=2, decoder_depth=2, fine_width=8, fine_depth=1)
 
@@ -146,7 +146,7 @@ def test_pixels_survive_the_way_to_floats_and_back() -> None:
 
 def test_a_diffusers_vae_keeps_the_frame_rule() -> None:
     diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
-    from tokenizer_stage.foreign import DiffusersVAE
+    from tokenizer_stage.vae.diffusers import DiffusersVAE
 
     model = DiffusersVAE(
         diffusers.AutoencoderKLWan(base_dim=8, z_dim=4, latents_mean=[0.5] * 4, latents_std=[2.0] * 4), "tiny"

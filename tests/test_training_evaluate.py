@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from captioner.adapters import Caption
-from captioner.data import Filmstrip
-from captioner.facts import parse_facts, score_all
+from captioner.filmstrip import Filmstrip
+from captioner.names import Caption
+from pipeline.engine.stage import Failure
 from pipeline.errors import ModelError
-from pipeline.stage import Failure
+from pipeline.toyworld.facts import parse_facts, score_all
 from training.evaluate import draw_sheet, evaluate, filmstrip, read_facts
 from training.rng import keyed_normal
 from training.text import CachedTextEncoder, load_text_encoder

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.corpus.shards import LatentsInfo
 from pipeline.errors import UsageError
-from tokenizer_stage.shards import LatentsInfo
 from training.checkpoint import Lineage, Trained
 from training.config import FlowConfig, ModelConfig
 from training.diffusion import euler, time_grid

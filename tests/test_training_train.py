@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline import tables
-from pipeline.corpus import Corpus
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.shards import LatentsInfo, Sample, info_to_toml, write_shard
 from pipeline.errors import ConfigError, FormatError, ModelError, UsageError
 from pipeline.storage import Storage
-from tokenizer_stage.shards import LatentsInfo, Sample, info_to_toml, write_shard
 from training import train as training_loop
 from training.checkpoint import finished, load_trained, save_bundle
 from training.config import ModelConfig, TrainConfig

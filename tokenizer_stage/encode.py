@@ -16,19 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import tables
 from pipeline.config import Config, EncodeConfig, fingerprint
-from pipeline.corpus import Corpus
-from pipeline.errors import MediaError, ModelError
-from pipeline.faults import has_failed
-from pipeline.progress import Progress
-from pipeline.runner import Executor, RunSummary, run
-from pipeline.sandbox import Sandbox
-from pipeline.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
-from pipeline.storage import Storage, local_path
-from tokenizer_stage.geometry import frame_rate, frame_times, target_geometry
-from tokenizer_stage.plan import CAPTION_COLUMNS, CLIP_COLUMNS, PROVENANCE_COLUMNS, plan_shards
-from tokenizer_stage.shards import (
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.failures import has_failed
+from pipeline.corpus.shards import (
     INDEX_NAME,
     INFO_NAME,
     LatentsInfo,
@@ -37,6 +29,14 @@ from tokenizer_stage.shards import (
     read_tar,
     write_shard,
 )
+from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.errors import MediaError, ModelError
+from pipeline.progress import Progress
+from pipeline.sandbox.sandbox import Sandbox
+from pipeline.storage import Storage, local_path
+from tokenizer_stage.sharding import CAPTION_COLUMNS, CLIP_COLUMNS, PROVENANCE_COLUMNS, plan_shards
+from tokenizer_stage.vae.geometry import frame_rate, frame_times, target_geometry
 
 STAGE_VERSION = 2
 RECORD_COLUMNS = (
@@ -108,7 +108,7 @@ class EncodeStage:
     def setup(self) -> None:
         import torch
 
-        from tokenizer_stage.vae import load_vae
+        from tokenizer_stage.vae.builtin import load_vae
 
         torch.set_num_threads(1)  # rounding depends on the number of threads
         self._vae, self._box = load_vae(self.config.vae), Sandbox()
@@ -164,7 +164,7 @@ class EncodeStage:
             return [guard(partial(self._encode_clip, str(path), row)) for row in rows]
 
     def _encode_clip(self, path: str, row: dict[str, Any]) -> Sample:
-        from tokenizer_stage.video import to_video
+        from tokenizer_stage.vae.pixels import to_video
 
         span = span_of(row, self.config, self._vae.stride_s)
         frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]
@@ -198,7 +198,7 @@ def encode_corpus(
 ) -> RunSummary:
     """Brings the latent set `config.encode.name` up to date with the kept clips; does only what is open,
     and the clips that failed when asked to."""
-    from tokenizer_stage.vae import load_vae
+    from tokenizer_stage.vae.builtin import load_vae
 
     vae = load_vae(config.encode.vae)
     name = config.encode.name

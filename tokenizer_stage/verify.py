@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 import torch
 
 from pipeline.config import EncodeConfig
-from pipeline.corpus import Corpus
+from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.shards import ShardReader
+from pipeline.corpus.takedown import traces
 from pipeline.errors import FramemillError
-from pipeline.sandbox import Sandbox
+from pipeline.sandbox.sandbox import Sandbox
 from pipeline.storage import local_path
 from tokenizer_stage.encode import kept_clips, read_frames, span_of
-from tokenizer_stage.eval_vae import psnr_db
-from tokenizer_stage.shards import ShardReader
-from tokenizer_stage.takedown import traces
-from tokenizer_stage.vae import load_vae
-from tokenizer_stage.video import to_video
+from tokenizer_stage.vae.builtin import load_vae
+from tokenizer_stage.vae.evaluate import psnr_db
+from tokenizer_stage.vae.pixels import to_video
 
 MAX_ERRORS = 100
 MAX_DRIFT = 0.02  # re-encoded against stored, in standard deviations; float16 rounds at 0.0005

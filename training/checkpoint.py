@@ -21,8 +21,8 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import nn
 
 from pipeline.config import build
+from pipeline.corpus.shards import LatentsInfo
 from pipeline.errors import FormatError, ModelError
-from tokenizer_stage.shards import LatentsInfo
 from training.config import FlowConfig, ModelConfig
 from training.ema import Ema
 from training.model import VideoDiT

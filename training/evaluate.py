@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from captioner.adapters import load_captioner
-from captioner.data import Filmstrip
-from captioner.facts import FactScore, parse_facts, score_all, score_by_kind
+from captioner.filmstrip import Filmstrip
+from captioner.names import load_captioner
 from pipeline.config import build
-from pipeline.corpus import Corpus
+from pipeline.corpus.corpus import Corpus
+from pipeline.engine.stage import Failure
 from pipeline.progress import Progress
-from pipeline.stage import Failure
-from pipeline.toy_captions import caption_shot
-from pipeline.toy_render import render_frames
-from pipeline.toy_scene import Fact, Shot, sample_shot
-from tokenizer_stage.vae import VideoVAE
+from pipeline.toyworld.facts import FactScore, parse_facts, score_all, score_by_kind
+from pipeline.toyworld.render import render_frames
+from pipeline.toyworld.scene import Fact, Shot, sample_shot
+from pipeline.toyworld.wording import caption_shot
+from tokenizer_stage.vae.builtin import VideoVAE
 from training.config import TrainConfig
 from training.loader import open_dataset
 from training.sample import Generator, SampleConfig, contact_sheet, load_generator

@@ -1,6 +1,6 @@
 """Latent shards and captions → packs ready for the model.
 
-In: a latent set (tokenizer_stage/shards.py), a caption set by name or the captions in the shards, a text
+In: a latent set (pipeline/corpus/shards.py), a caption set by name or the captions in the shards, a text
 encoder. Out: `Batch`, a pure function of its position in the endless sequence of packs. Normalises the raw
 latents with the mean and std of latents.toml. Never shuffles by chance, drops a sample or decodes a pixel.
 """
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.shards import LatentsInfo, ShardReader
 from pipeline.errors import FormatError, UsageError
-from tokenizer_stage.shards import LatentsInfo, ShardReader
 from training.config import TrainConfig
 from training.layout import Layout, layout_of, patchify, tokens_of
 from training.packing import PackPlan

@@ -20,10 +20,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from pipeline.corpus.shards import LatentsInfo
 from pipeline.errors import FormatError, UsageError
-from pipeline.sandbox import Sandbox
-from tokenizer_stage.shards import LatentsInfo
-from tokenizer_stage.vae import VideoVAE, load_vae
+from pipeline.sandbox.sandbox import Sandbox
+from tokenizer_stage.vae.builtin import VideoVAE, load_vae
 from training.checkpoint import Trained, load_trained
 from training.diffusion import Velocity, draw_noise, euler, heun, time_grid
 from training.layout import Layout, Shape, layout_of, tokens_of, unpatchify

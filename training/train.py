@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pipeline.corpus import Corpus
+from pipeline.corpus.corpus import Corpus
 from pipeline.errors import ConfigError
 from training.checkpoint import (
     Lineage,

@@ -1,0 +1,195 @@
+"""The report's first section: how many files, clips, captions and samples there are, and where they went.
+
+In: the corpus's counts and rows. Out: markup. Every total is the sum of its parts.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioner.audit.charts import proportional_bar
+from captioner.audit.markup import Html, count, el, folded, join, length_of_time, percent, table
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """The clips of one state; `style` is its colour."""
+
+    name: str
+    style: str
+    clips: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """What was made of the kept clips: one captioner's captions, or one set of latents."""
+
+    title: str
+    ok: int
+    failed: int
+    missing: int  # kept, but neither done nor failed
+    others: int  # rows of clips that are not kept now
+    more: str  # for the headline
+
+
+def section(
+    counts: Row,
+    judged: Sequence[Row],
+    clips: Mapping[str, Row],
+    captions: Mapping[str, Sequence[Row]],
+    encoded: Mapping[str, pa.Table],
+) -> Html:
+    """Headline figures, the funnel as bars and as a table, and the reasons of rejection. `captions` and
+    `encoded` hold the rows of clips that are kept now."""
+    if not counts["sources"]["total"] and not clips:
+        how = el("code", "framemill analyze SRC --out CORPUS")
+        return el("p", "This corpus is empty: no source has been taken in yet. Run ", how, " first.")
+    states = _states(counts, judged, clips)
+    derived = _derived(counts, captions, encoded)
+    return join(
+        _headline(counts, derived),
+        el("h3", "The funnel"),
+        _funnel(counts, states, derived),
+        folded("The same as a table", _totals(counts, states, derived)),
+        _rejections(judged),
+    )
+
+
+def duration_s(clip: Row) -> float:
+    """Length of a clip; an image has none."""
+    return max((clip["end_s"] or 0.0) - (clip["start_s"] or 0.0), 0.0) if clip["kind"] != "image" else 0.0
+
+
+def _states(counts: Row, judged: Sequence[Row], clips: Mapping[str, Row]) -> list[Judged]:
+    states, left_s = [], sum(duration_s(clip) for clip in clips.values())
+    for name in ("kept", "rejected", "failed"):
+        ids = [row["clip_id"] for row in judged if row["status"] == name]
+        seconds = sum(duration_s(clips[i]) for i in ids)
+        left_s -= seconds
+        states.append(Judged(name=name, style=name, clips=len(ids), seconds=seconds))
+    waiting = counts["clips"]["pending"]
+    left_s = left_s if waiting else 0.0  # not the rounding of the sums
+    return [*states, Judged(name="not judged yet", style="pending", clips=waiting, seconds=left_s)]
+
+
+def _derived(
+    counts: Row, captions: Mapping[str, Sequence[Row]], encoded: Mapping[str, pa.Table]
+) -> list[Derived]:
+    kept = counts["clips"]["status"].get("kept", 0)
+    sets = []
+    for name, rows in captions.items():
+        states = Counter(row["status"] for row in rows)
+        total = counts["captions"][name]["total"]
+        sets.append((f"Captioned · {name}", states, total, f"{percent(states['ok'], kept)} of the kept"))
+    for name, index in encoded.items():
+        states = Counter(index["status"].to_pylist())
+        shards, total = counts["latents"][name]["shards"], counts["latents"][name]["samples"]
+        tokens = pc.sum(index.filter(pc.equal(index["status"], "ok"))["tokens"]).as_py() or 0
+        told = f"{count(shards)} shard{'s' * (shards != 1)}, {count(tokens)} tokens"
+        sets.append((f"Encoded · {name}", states, total, told))
+    return [
+        Derived(
+            title=title,
+            ok=states["ok"],
+            failed=states["failed"],
+            missing=kept - states["ok"] - states["failed"],
+            others=total - states.total(),
+            more=more,
+        )
+        for title, states, total, more in sets
+    ]
+
+
+def _headline(counts: Row, derived: Sequence[Derived]) -> Html:
+    sources, clips = counts["sources"], counts["clips"]
+    kept = clips["status"].get("kept", 0)
+    told = [
+        ("Sources", count(sources["total"]), f"{length_of_time(sources['duration_s'])} of footage"),
+        ("Clips found", count(clips["total"]), "shots, every one of them"),
+        ("Clips kept", count(kept), f"{percent(kept, clips['total'])}, {length_of_time(clips['kept_s'])}"),
+    ]
+    told += [(part.title, count(part.ok), part.more) for part in derived]
+    boxes = [el("div", el("dt", name), el("dd", value, el("small", more))) for name, value, more in told]
+    return el("dl", boxes, class_="headline")
+
+
+def _source_states(sources: Row) -> list[tuple[str, str, int]]:
+    """(state, colour, files)"""
+    styles = (("ok", "kept"), ("salvaged", "rejected"), ("failed", "failed"))
+    found = [(name, style, sources["status"].get(name, 0)) for name, style in styles]
+    gone = sources["status"].get("taken down", 0)
+    return [
+        *found,
+        *([("taken down", "failed", gone)] if gone else []),
+        ("pending", "pending", sources["pending"]),
+    ]
+
+
+def _funnel(counts: Row, states: Sequence[Judged], derived: Sequence[Derived]) -> Html:
+    """A bar a step; every bar of clips has the same scale, so that the shrinking can be seen."""
+    files, total = counts["sources"]["total"], counts["clips"]["total"]
+    kept = counts["clips"]["status"].get("kept", 0)
+    judged = [(state.name, state.style, state.clips) for state in states]
+    steps = [
+        _step("Sources", f"{count(files)} files", files, _source_states(counts["sources"])),
+        _step("Clips", f"{count(total)} clips", total, judged),
+    ]
+    for part in derived:
+        done = [
+            ("ok", "kept", part.ok),
+            ("failed", "failed", part.failed),
+            ("missing", "pending", part.missing),
+        ]
+        steps.append(_step(part.title, f"of {count(kept)} kept clips", total, done))
+    return join(steps)
+
+
+def _step(name: str, told: str, whole: int, parts: Sequence[tuple[str, str, int]]) -> Html:
+    title = el("div", name, el("span", told), class_="name")
+    bar = proportional_bar([(style, value) for _, style, value in parts], whole)
+    key = [el("li", el("span", f"{state} {count(n)}"), class_=style) for state, style, n in parts if n]
+    return el("div", title, bar, el("ul", key, class_="key"), class_="bar")
+
+
+def _totals(counts: Row, states: Sequence[Judged], derived: Sequence[Derived]) -> Html:
+    sources, total = counts["sources"], counts["clips"]["total"]
+    files, kept, copies = sources["total"], counts["clips"]["status"].get("kept", 0), sources["copies"]
+    rows = [("Sources", count(files), "", length_of_time(sources["duration_s"]))]
+    rows += [(f"– {name}", count(n), percent(n, files), "") for name, _, n in _source_states(sources)]
+    rows.append(("Copies of another source (counted above)", count(copies), percent(copies, files), ""))
+    rows.append(("Clips", count(total), "", length_of_time(sum(state.seconds for state in states))))
+    for state in states:
+        share, time = percent(state.clips, total), length_of_time(state.seconds)
+        rows.append((f"– {state.name}", count(state.clips), share, time))
+    for part in derived:
+        rows.append((part.title, count(part.ok), f"{percent(part.ok, kept)} of kept", ""))
+        rows.append(("– failed", count(part.failed), percent(part.failed, kept), ""))
+        rows.append(("– missing", count(part.missing), percent(part.missing, kept), ""))
+        if part.others:
+            rows.append(("– left over from clips that are not kept now", count(part.others), "", ""))
+    return table("Counts", ("What", "Count", "Share", "Time"), rows, numeric=(1, 2, 3))
+
+
+def _rejections(judged: Sequence[Row]) -> Html:
+    rejected = [set(row["reasons"] or ["no reason given"]) for row in judged if row["status"] == "rejected"]
+    if not rejected:
+        return join()
+    named = Counter(reason for reasons in rejected for reason in reasons)
+    alone = Counter(reason for reasons in rejected if len(reasons) == 1 for reason in reasons)
+    rows = [
+        (reason, count(n), percent(n, len(rejected)), count(alone[reason]), count(n - alone[reason]))
+        for reason, n in sorted(named.items(), key=lambda item: (-item[1], item[0]))
+    ]
+    several = len(rejected) - alone.total()
+    rows.append(("Clips rejected", count(len(rejected)), percent(1, 1), count(alone.total()), count(several)))
+    head = ("Reason", "Clips", "Of rejected", "Only this", "With others")
+    told = "A clip can be rejected for several reasons: the counts can exceed the total in the last row."
+    numbers = table("Rejected clips", head, rows, numeric=(1, 2, 3, 4))
+    return join(el("h3", "Why clips were rejected"), el("p", told), numbers)

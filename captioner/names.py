@@ -1,0 +1,118 @@
+"""Captioners by name.
+
+    builtin:                    the one in this repository; builtin:DIR one of your own training
+    truth:FILE                  an oracle for toy worlds: what truth.jsonl says of the shot
+    coca:MODEL/TAG              an open_clip CoCa, frame by frame           (captioner.pretrained)
+    hf:REPO                     a transformers image-text-to-text model     (captioner.pretrained)
+    openai:URL#MODEL            any server with an OpenAI-like chat API     (captioner.served)
+
+In: filmstrips. Out: for each, a `Caption` or the `Failure` that says why there is none. A missing model
+is a ModelError; nothing is downloaded unless its name was given.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from captioner.caption import MAX_TOKENS, Caption, Captioner, folder_name
+from captioner.filmstrip import Filmstrip, read_truth, strip_pixels
+from captioner.folder import BUILTIN_DIR, read_description
+from pipeline.engine.stage import Failure, guard
+from pipeline.errors import MediaError, ModelError
+
+
+def load_captioner(name: str, max_tokens: int = MAX_TOKENS) -> Captioner:
+    """The captioner of that name, with its weights loaded."""
+    kind, colon, argument = name.partition(":")
+    if kind == "coca" and colon:
+        from captioner.pretrained import CocaCaptioner
+
+        return CocaCaptioner(argument, max_tokens)
+    if kind == "hf" and colon:
+        from captioner.pretrained import HfCaptioner
+
+        return HfCaptioner(argument, max_tokens)
+    if kind == "openai" and colon:
+        from captioner.served import ServedCaptioner
+
+        return ServedCaptioner(argument, max_tokens)
+    if kind == "truth" and argument:
+        return TruthCaptioner(argument)
+    if kind == "builtin" and colon:
+        return BuiltinCaptioner(argument, max_tokens)
+    raise ModelError(
+        f"no captioner is called {name!r}",
+        expected="builtin:, builtin:DIR, truth:FILE, coca:MODEL/TAG, hf:REPO or openai:URL#MODEL",
+    )
+
+
+class BuiltinCaptioner:
+    """This repository's VideoCoCa. It knows the toy world only."""
+
+    def __init__(self, folder: str = "", max_tokens: int = MAX_TOKENS) -> None:
+        self._folder = Path(folder) if folder else BUILTIN_DIR
+        self._max_tokens = max_tokens
+        self.name = f"builtin:{folder}"
+        self.dir_name = folder_name("builtin", folder)
+        self.weights_sha256 = str(read_description(self._folder)["weights_sha256"])
+
+    @cached_property
+    def _model(self) -> Any:
+        """Loaded for the first caption, so that a run with nothing to caption does not import torch."""
+        from captioner.model import load_model
+
+        return load_model(self._folder)
+
+    def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
+        from captioner.generate import caption_videos
+
+        sizes = self._model.config
+        videos = [
+            guard(lambda strip=strip: strip_pixels(strip, sizes.image_px, sizes.max_frames))  # type: ignore[misc]
+            for strip in strips
+        ]
+        sound = [video for video in videos if not isinstance(video, Failure)]
+        made = iter(caption_videos(self._model, sound, self._max_tokens))
+        return [video if isinstance(video, Failure) else _from_strip(next(made)) for video in videos]
+
+
+def _from_strip(made: Any) -> Caption:
+    return Caption(
+        short=made.short.text,
+        detailed=made.detailed.text,
+        confidence=made.detailed.log_probability,
+        alignment=made.alignment,
+    )
+
+
+class TruthCaptioner:
+    """Answers from truth.jsonl: the captions of the shot that a clip overlaps most."""
+
+    def __init__(self, path: str) -> None:
+        truth = Path(path)
+        if truth.name != "truth.jsonl":
+            raise ModelError(f"truth:{path}", expected="the truth.jsonl of a toy world")
+        self._shots: dict[str, list[dict[str, Any]]] = {}
+        for row in read_truth(truth.parent):
+            self._shots.setdefault(row["source_id"], []).extend(row["shots"])
+        self.name = f"truth:{path}"
+        self.dir_name = "truth"
+        self.weights_sha256 = hashlib.sha256(truth.read_bytes()).hexdigest()
+
+    def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
+        return [guard(lambda strip=strip: self._look_up(strip)) for strip in strips]  # type: ignore[misc]
+
+    def _look_up(self, strip: Filmstrip) -> Caption:
+        shots = self._shots.get(strip.source_id, [])
+        if strip.kind == "image" and shots:
+            return Caption(short=shots[0]["short"], detailed=shots[0]["detailed"])
+
+        def overlap_s(shot: dict[str, Any]) -> float:
+            return float(min(shot["end_s"], strip.end_s) - max(shot["start_s"], strip.start_s))
+
+        best = max(shots, key=overlap_s, default=None)
+        if best is None or overlap_s(best) < 0.5 * (strip.end_s - strip.start_s):
+            raise MediaError(f"no shot of the truth covers half of clip {strip.clip_id}")
+        return Caption(short=best["short"], detailed=best["detailed"])

@@ -1,0 +1,160 @@
+"""Runs of the whole data side, killed with -9 at a random time and started again.
+
+In: a folder of media (or none: a small toy world), a number of runs, a seed. Out: how many of them left the
+same corpus, byte for byte, as a run that nobody disturbed. What is killed takes turns: the driver of a
+local run, then a worker, the raylet and the driver of a run on Ray. Linux only: processes are found in
+/proc.
+"""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pipeline.toyworld.world import ToyWorldConfig, render_corpus
+
+VICTIMS = ("local driver", "worker", "raylet", "ray driver")
+SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.samples_per_shard=4")
+STUCK_S, RESTARTS = 300.0, 3  # a run still alive so long after the kill is stuck; how often to start again
+SOONEST_S = 0.1  # after the start; a victim not seen by then is not there
+STDERR = "stderr.log"  # of a run, beside its corpus
+TOY = ToyWorldConfig(videos=5, images=2, seed=11, min_shots=1, max_shots=2, duplicate_share=0.0)
+
+
+def bench_kill(
+    media: str | None,
+    runs: int,
+    seed: int,
+    *,
+    progress: Callable[[int, int, dict[str, int]], None] = lambda done, total, facts: None,
+) -> dict[str, Any]:
+    """`ratio`: runs that ended equal to the undisturbed one, over all runs."""
+    draw, outcomes, log = random.Random(seed), Counter[str](), []
+    with tempfile.TemporaryDirectory(prefix="framemill-kill-") as folder:
+        root = Path(folder)
+        if media is None:
+            render_corpus(root / "toy", TOY)
+            media = str(root / "toy")
+        usual_s, wanted = {}, {}
+        for executor in ("local", "ray"):
+            started = time.monotonic()
+            _start(media, root / executor / "corpus", executor).wait()
+            usual_s[executor] = time.monotonic() - started
+            wanted[executor] = contents(root / executor / "corpus")
+        if wanted["ray"] != wanted["local"]:
+            outcomes["executors differ"] += 1
+        for number in range(runs):
+            victim = VICTIMS[number % len(VICTIMS)]
+            executor = "local" if victim == "local driver" else "ray"
+            after_s = draw.uniform(0.05, 0.95) * usual_s[executor]
+            out = root / "killed" / "corpus"
+            ended = _killed_run(media, out, victim, executor, after_s)
+            while ended is None and after_s > SOONEST_S:  # it was done before its kill: sooner, then
+                after_s /= 2
+                shutil.rmtree(out, ignore_errors=True)
+                ended = _killed_run(media, out, victim, executor, after_s)
+            restarts = 0
+            while restarts < RESTARTS and contents(out) != wanted["local"]:
+                _start(media, out, "local").wait()
+                restarts += 1
+            outcome = "same" if contents(out) == wanted["local"] else "different"
+            outcome = outcome if ended else "never killed"
+            log.append(
+                {
+                    "victim": victim,
+                    "after_s": round(after_s, 1),
+                    "then": ended,
+                    "restarts": restarts,
+                    "outcome": outcome,
+                }
+            )
+            shutil.rmtree(root / "killed", ignore_errors=True)
+            outcomes[outcome] += 1
+            progress(number + 1, runs, dict(outcomes))
+    details = {
+        "runs": log,
+        "outcomes": dict(outcomes),
+        "undisturbed_s": {name: round(seconds, 1) for name, seconds in usual_s.items()},
+        "executors_agree": wanted["ray"] == wanted["local"],
+        "files": len(wanted["local"]),
+    }
+    ratio = round(outcomes["same"] / max(1, runs), 4)
+    return {"name": "kill", "ratio": ratio, "against": "an undisturbed run", "details": details}
+
+
+def contents(corpus: Path) -> dict[str, bytes]:
+    """Every file of a corpus but hidden ones."""
+    files = (p for p in sorted(corpus.rglob("*")) if p.is_file() and not p.name.startswith("."))
+    return {str(p.relative_to(corpus)): p.read_bytes() for p in files}
+
+
+def _start(media: str, out: Path, executor: str) -> subprocess.Popen[bytes]:
+    words = ["run", media, "--out", str(out), "--executor", executor, "--max-failed", "100%"]
+    words += [word for setting in SETTINGS for word in ("--set", setting)]
+    if executor == "ray":
+        words += ["--workers", "2"]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "framemill", *words]
+    with open(out.parent / STDERR, "wb") as log:
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
+
+
+def _killed_run(media: str, out: Path, victim: str, executor: str, after_s: float) -> str | None:
+    """Starts a run, kills the victim as soon as there is one after `after_s`, and says how the run ended;
+    None when it had been done by then. One that failed by itself is told with its last words."""
+    run = _start(media, out, executor)
+    hits_at, killed = time.monotonic() + after_s, False
+    while run.poll() is None and not killed:
+        time.sleep(0.05)
+        if time.monotonic() >= hits_at:
+            for pid in _found(victim, run.pid)[:1]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    killed = True
+    try:
+        code = run.wait(STUCK_S)
+        said = (out.parent / STDERR).read_text(errors="replace").strip().splitlines()[-1:]
+        done = None if code == 0 else f"exit {code} before the kill: {said}"
+        ended = f"exit {code}" if killed else done
+    except subprocess.TimeoutExpired:
+        ended = "stuck"
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    return ended
+
+
+def _found(victim: str, driver: int) -> list[int]:
+    """The pids of a run's victims."""
+    if victim.endswith("driver"):
+        return [driver]
+    found, families = [], _families()
+    below = list(families.get(driver, ()))
+    while below:
+        pid, command = below.pop(0)
+        below += families.get(pid, ())
+        # Actors of the pool and processes of single tasks; idle ones are called ray::IDLE.
+        worker = command.startswith(b"ray::") and b"IDLE" not in command and b"Worker" in command
+        if (command.split(b"\0")[0].endswith(b"/raylet")) if victim == "raylet" else worker:
+            found.append(pid)
+    return found
+
+
+def _families() -> dict[int, list[tuple[int, bytes]]]:
+    """Parent pid → (pid, command line) of its children."""
+    families: dict[int, list[tuple[int, bytes]]] = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with contextlib.suppress(OSError):
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                families.setdefault(parent, []).append((int(folder.name), (folder / "cmdline").read_bytes()))
+    return families

@@ -1,0 +1,1 @@
+"""The folder on disk: every format in it, both ways."""

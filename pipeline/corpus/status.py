@@ -1,0 +1,120 @@
+"""What a corpus holds: counts by status and reason for sources, clips, captions and shards.
+
+In: a corpus. Out: plain numbers that add up: sources = ok + salvaged + failed; clips = kept +
+rejected + failed + unjudged. Reads tables only.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.failures import FailureLimit
+
+
+def status(corpus: Corpus) -> dict[str, Any]:
+    """Counts of every table of the corpus, as `framemill status --json` prints them."""
+    inputs, sources, clips, judged = corpus.inputs(), corpus.sources(), corpus.clips(), corpus.judged()
+    known = pa.array(clips["clip_id"].to_pylist(), pa.string())
+    judged = judged.filter(pc.is_in(judged["clip_id"], value_set=known))
+    return {
+        "sources": {
+            "total": inputs.num_rows,
+            "pending": inputs.num_rows - sources.num_rows,
+            "status": _counts(sources["status"]),
+            "reasons": _counts(sources.filter(pc.equal(sources["status"], "failed"))["reason"]),
+            "copies": len(ids := sources["source_id"].drop_null()) - len(set(ids.to_pylist())),
+            "duration_s": round(pc.sum(sources["duration_s"]).as_py() or 0.0, 3),
+        },
+        "clips": {
+            "total": clips.num_rows,
+            "pending": clips.num_rows - judged.num_rows,
+            "status": _counts(judged["status"]),
+            "reasons": _counts(pc.list_flatten(judged["reasons"])),
+            "kept_s": round(
+                pc.sum(judged.filter(pc.equal(judged["status"], "kept"))["duration_s"]).as_py() or 0.0, 3
+            ),
+        },
+        "captions": {name: _captions(corpus, name) for name in _names(corpus, "captions/")},
+        "latents": {name: _latents(corpus, name) for name in _names(corpus, "latents/")},
+    }
+
+
+def failures_above(limit: FailureLimit, counts: dict[str, Any], stages: Sequence[str]) -> list[str]:
+    """A line for each table with more failed items than the limit: the sources, always, and the captions
+    and latents when their stage was among `stages`."""
+    groups = {"sources": counts["sources"]}
+    if "caption" in stages:
+        groups |= {f"captions {name}": found for name, found in counts["captions"].items()}
+    if "encode" in stages:
+        groups |= {f"latents {name}": found for name, found in counts["latents"].items()}
+    lines = []
+    for name, group in groups.items():
+        failed, total = group["status"].get("failed", 0), sum(group["status"].values())
+        if limit.exceeded(failed, total):
+            lines.append(f"{failed} of {total} {name} failed")
+    return lines
+
+
+def stage_lines(stages: Sequence[dict[str, Any]], counts: dict[str, Any]) -> list[str]:
+    """A table of what each stage did, then the status, for people."""
+    lines = [f"{'stage':<10}{'tasks':>7}{'seconds':>9}  result"]
+    for row in stages:
+        facts = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("stage", "tasks", "seconds") and v)
+        lines.append(f"{row['stage']:<10}{row['tasks']:>7}{row['seconds']:>9.1f}  {facts or 'nothing to do'}")
+    return [*lines, "", *status_lines(counts)]
+
+
+def status_lines(counts: dict[str, Any]) -> list[str]:
+    """The status for people: a line a table, its reasons below."""
+    sources, clips = counts["sources"], counts["clips"]
+    groups = [
+        (
+            "sources",
+            f"{sources['total']} ({sources['duration_s']:.1f} s, {sources['copies']} copies)",
+            sources,
+        ),
+        ("clips", f"{clips['total']} ({clips['kept_s']:.1f} s kept)", clips),
+    ]
+    groups += [(f"captions {name}", f"{c['total']}", c) for name, c in counts["captions"].items()]
+    for name, found in counts["latents"].items():
+        groups.append((f"latents {name}", f"{found['samples']} in {found['shards']} shards", found))
+    lines = []
+    for name, head, group in groups:
+        facts = [*group["status"].items(), *(("pending", n) for n in [group.get("pending", 0)] if n)]
+        lines.append(f"{name:<18}{head}: " + ", ".join(f"{k} {v}" for k, v in facts))
+        lines += [f"{'':<20}{n} × {reason}" for reason, n in group["reasons"].items()]
+    return lines
+
+
+def _captions(corpus: Corpus, name: str) -> dict[str, Any]:
+    rows = corpus.captions(name)
+    failed = rows.filter(pc.equal(rows["status"], "failed"))
+    return {"total": rows.num_rows, "status": _counts(rows["status"]), "reasons": _counts(failed["reason"])}
+
+
+def _latents(corpus: Corpus, name: str) -> dict[str, Any]:
+    path = f"latents/{name}/index.parquet"
+    rows = tables.INDEX.empty_table()
+    if corpus.storage.exists(path):
+        rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.INDEX)
+    failed = rows.filter(pc.equal(rows["status"], "failed"))
+    return {
+        "shards": len(corpus.storage.list(f"latents/{name}", ".tar")),
+        "samples": rows.num_rows,
+        "status": _counts(rows["status"]),
+        "reasons": _counts(failed["reason"]),
+        "tokens": pc.sum(rows["tokens"]).as_py() or 0,
+    }
+
+
+def _names(corpus: Corpus, prefix: str) -> list[str]:
+    return sorted(s.removeprefix(prefix) for s in corpus.fingerprints() if s.startswith(prefix))
+
+
+def _counts(values: Any) -> dict[str, int]:
+    return dict(sorted(Counter(v for v in values.to_pylist() if v).items()))

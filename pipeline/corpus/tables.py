@@ -1,0 +1,259 @@
+"""The Arrow schema of every table: the one place where a column is named.
+
+In: Python rows. Out: Arrow tables and Parquet bytes, the same bytes for the same rows. Times are in
+seconds of the source, spans are half open, pixels are display pixels (rotation and sample aspect
+applied), `crop` is [x, y, width, height] of the active picture.
+"""
+
+import io
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import FormatError
+
+GROUP = 256  # rows of a row group, where a table is written from rows
+S, F32, F64, I32, I64 = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.int64()
+
+PROVENANCE = [  # what a manifest or a tar says of a source (pipeline/sources/manifests.py); null = nothing
+    ("original", S),  # its own caption
+    ("licence", S),
+    ("tags", pa.list_(S)),
+    ("attributes", S),  # every other column, one JSON object
+]
+
+INPUTS = pa.schema(  # what a run was asked to take in: a row a source
+    [
+        ("source_key", S),  # hash of (uri, size, mtime); provenance is no part of it
+        ("uri", S),  # path | s3://… | path.tar#member
+        ("size_bytes", I64),  # 0 when there is no such file
+        ("mtime_ns", I64),
+        *PROVENANCE,
+    ]
+)
+
+TAKEDOWNS = pa.schema(  # takedowns.parquet: sources that must not come back; never shrinks
+    [("source_id", S), ("uris", pa.list_(S)), ("reason", S)]
+)
+
+SOURCES = pa.schema(  # a row an input file, failures included
+    [
+        (
+            "source_key",
+            S,
+        ),  # hash of (uri, size, mtime) and the analyze fingerprint: what was looked at, and how
+        ("source_id", S),  # first 16 hex of the content's sha256
+        ("uri", S),
+        ("kind", S),  # video | image
+        ("status", S),  # ok | salvaged | failed
+        ("reason", S),
+        ("container", S),
+        ("codec", S),
+        ("width", I32),
+        ("height", I32),
+        ("rotation", I32),  # degrees counter-clockwise, already applied to width and height
+        ("fps", F64),
+        ("is_vfr", pa.bool_()),
+        ("frames", I32),  # decoded frames
+        ("duration_s", F64),
+        ("has_audio", pa.bool_()),
+        ("transfer", S),  # sdr | pq | hlg; high dynamic range is not tone-mapped: its pictures look flat
+        ("size_bytes", I64),
+    ]
+)
+
+SIGNALS = pa.struct(  # units and ranges: pipeline/signals/measure.py; null = not measured
+    [
+        (name, F32)
+        for name in (
+            "motion",
+            "camera_motion",
+            "pan",
+            "tilt",
+            "zoom",
+            "roll",
+            "shake",
+            "sharpness",
+            "blockiness",
+            "noise",
+            "quality",
+            "interlacing",
+            "luma",
+            "contrast",
+            "saturation",
+            "underexposed",
+            "overexposed",
+            "static_ratio",
+            "duplicate_ratio",
+            "black_ratio",
+            "flicker",
+            "text_area",
+            "logo_area",
+        )
+    ]
+)
+
+CLIPS = pa.schema(  # a row a shot, also one too short or too bad to keep
+    [
+        ("clip_id", S),  # <source_id>-<start_ms>-<end_ms>
+        ("source_id", S),
+        ("kind", S),
+        ("start_s", F64),
+        ("end_s", F64),
+        ("start_frame", I32),
+        ("end_frame", I32),
+        ("fps", F64),
+        ("width", I32),
+        ("height", I32),
+        ("crop", pa.list_(I32)),
+        ("boundary_in", S),  # cut | dissolve | fade | wipe | start | end | stride
+        ("boundary_out", S),
+        ("boundary_confidence", F32),
+        ("signals", SIGNALS),
+        ("camera", S),  # static | shake | pan_left | pan_right | tilt_up | … : pipeline/signals/camera.py
+        ("phash", pa.list_(pa.uint64())),  # a filmstrip frame each
+        ("status", S),  # ok | failed
+        ("reason", S),
+    ]
+)
+
+STRIPS = pa.schema(  # what is kept of a clip's pictures, a row a clip
+    [
+        ("clip_id", S),
+        ("times_s", pa.list_(F32)),
+        ("frames", pa.list_(pa.binary())),  # JPEG
+        ("print", pa.binary()),  # uint8 [S, 176], a tiny film for finding copies: pipeline/dedup/prints.py
+    ]
+)
+
+JUDGED = pa.schema(
+    [
+        ("clip_id", S),
+        ("source_id", S),
+        ("kind", S),
+        ("duration_s", F64),
+        ("status", S),  # kept | rejected | failed
+        ("reasons", pa.list_(S)),  # every reason, not the first
+        ("duplicate_of", S),
+    ]
+)
+
+DUPLICATES = pa.schema(  # a row a clip that has copies; who is in no group is in no row
+    [
+        ("group_id", S),  # the clip_id of the first member
+        ("clip_id", S),
+        ("kind", S),  # exact | perceptual | semantic: the closest relation to another member
+        ("mirrored", pa.bool_()),  # seen mirrored by that member
+        ("distance", F32),  # to that member: 0 = the same pixels; pipeline/dedup/groups.py, pipeline/embed.py
+        ("kept", pa.bool_()),  # the member that stays
+    ]
+)
+
+CONTAMINATED = pa.schema(  # a row a pair: a clip that shows footage of an evaluation set
+    [
+        ("clip_id", S),
+        ("evaluation_clip_id", S),
+        ("distance", F32),  # as in DUPLICATES
+    ]
+)
+
+EMBEDDINGS = pa.schema(  # a row a clip: captioner/embed.py
+    [
+        ("clip_id", S),
+        ("vector", pa.list_(F32)),  # unit length
+        ("aesthetic", F32),  # null where no head was named
+        ("status", S),  # ok | failed
+        ("reason", S),
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        ("clip_id", S),
+        ("short", S),
+        ("detailed", S),
+        ("original", S),
+        ("captioner", S),
+        ("captioner_sha256", S),
+        ("confidence", F32),  # mean token log-probability
+        ("alignment", F32),  # image–text cosine
+        ("flags", pa.list_(S)),
+        ("status", S),  # ok | failed
+        ("reason", S),
+    ]
+)
+
+INDEX = pa.schema(  # latents/<name>/index.parquet: a row a sample
+    [
+        ("clip_id", S),
+        ("source_id", S),
+        ("kind", S),
+        ("key", S),  # the sample's key in the tar
+        ("shard", S),
+        ("offset", I64),  # of the .latent.npy bytes inside the tar
+        ("nbytes", I64),
+        ("json_offset", I64),
+        ("json_nbytes", I64),
+        ("shape", pa.list_(I32)),  # [C, T, H, W] of the latent
+        ("tokens", I32),  # T * H * W
+        ("fps", F64),  # of the encoded frames
+        ("frames", I32),
+        ("width_px", I32),
+        ("height_px", I32),
+        ("sha256", S),  # of the .latent.npy bytes
+        ("status", S),  # ok | failed
+        ("reason", S),
+    ]
+)
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """A table with exactly the schema's columns; a missing column is null, an unknown one an error."""
+    rows = list(rows)
+    known = set(schema.names)
+    for row in rows:
+        if unknown := set(row) - known:
+            raise FormatError(
+                f"unknown column {sorted(unknown)[0]!r}", expected=f"one of {', '.join(schema.names)}"
+            )
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+
+
+def to_parquet(table: pa.Table) -> memoryview:
+    """Parquet bytes; the same table gives the same bytes with the same pyarrow."""
+    return _written([table], table.schema)
+
+
+def rows_to_parquet(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> memoryview:
+    """The same from rows, of which few lie in a table at a time: hours of film leave hundreds of MB."""
+    rows = list(rows)
+    starts = range(0, max(len(rows), 1), GROUP)
+    return _written((from_rows(rows[start : start + GROUP], schema) for start in starts), schema)
+
+
+def _written(groups: Iterable[pa.Table], schema: pa.Schema) -> memoryview:
+    sink = io.BytesIO()  # grows in place
+    with pq.ParquetWriter(sink, schema, compression="zstd", write_statistics=True) as writer:
+        for group in groups:
+            writer.write_table(group)
+    return sink.getbuffer()
+
+
+def from_parquet(data: bytes | memoryview, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
+    """The table, checked against its schema (column order and types)."""
+    table = pq.read_table(pa.BufferReader(data), columns=columns)
+    if schema is INPUTS:  # a table of before there was provenance reads as one that has none
+        for name, kind in PROVENANCE:
+            if name not in table.column_names:
+                table = table.append_column(name, pa.nulls(table.num_rows, kind))
+    wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+    try:
+        return table.select(wanted.names).cast(wanted)
+    except (KeyError, pa.ArrowInvalid) as error:
+        raise FormatError(
+            f"a table does not fit its schema: {error}",
+            expected=f"columns {', '.join(wanted.names)}",
+            fix="run the command again with an empty --out folder",
+        ) from error

@@ -1,0 +1,1 @@
+"""Are two clips the same footage? Pure functions of their prints."""

@@ -1,0 +1,99 @@
+"""Runs the tasks of a stage: each is processed and committed where it ran, and answers with a receipt.
+
+In: a stage, its open tasks, an executor. Out: committed parts and a summary. A task whose worker dies
+or whose stage breaks is lost and named; the others go on. Running again is the resume.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.engine.stage import Stage, Task, attempt
+from pipeline.storage import Storage
+
+WORKER_DIED = "its worker died; run the command again to retry it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of one task. `error` is empty when its part was committed."""
+
+    key: str
+    seconds: float = 0.0
+    counts: dict[str, int] = field(default_factory=dict)
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """`counts` are the stage's own (ok, failed, …) summed over tasks; `lost` are tasks without a part."""
+
+    stage: str
+    tasks: int
+    lost: tuple[Receipt, ...]
+    counts: dict[str, int]
+    seconds: float
+
+    @property
+    def failed(self) -> int:
+        return self.counts.get("failed", 0)
+
+
+class Executor(Protocol):
+    """Runs tasks somewhere and yields their receipts as they come, in any order."""
+
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]: ...
+
+
+class Worker:
+    """One worker of a stage: set up once, then task after task. Picklable until set up."""
+
+    def __init__(self, stage: Stage, root: str) -> None:
+        stage.setup()
+        self._stage, self._storage = stage, Storage(root)
+
+    def run(self, task: Task, *, commit: bool = True) -> Receipt:
+        """Processes and commits one task, the done-marker last; without `commit` only the first."""
+        started = time.monotonic()
+        counts, error = attempt(lambda: self._process(task, commit))
+        return Receipt(key=task.key, seconds=time.monotonic() - started, counts=counts or {}, error=error)
+
+    def _process(self, task: Task, commit: bool) -> dict[str, int]:
+        result = self._stage.process(task)
+        for output in result.outputs if commit else ():
+            self._storage.write_bytes(output.path, output.data)
+        return result.counts
+
+
+class LocalExecutor:
+    """A plain loop in this process. What kills a worker kills the run: the same command resumes it."""
+
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+        worker = Worker(stage, root)
+        for task in tasks:
+            yield worker.run(task)
+
+
+def run(
+    stage: Stage,
+    tasks: Sequence[Task],
+    executor: Executor,
+    root: str,
+    progress: Callable[[int, int, dict[str, int]], None] = lambda done, total, counts: None,
+) -> RunSummary:
+    """Runs the tasks and calls progress(done, total, counts so far) after each; sets up nothing for none."""
+    started = time.monotonic()
+    counts: Counter[str] = Counter()
+    receipts: dict[str, Receipt] = {}
+    if tasks:
+        progress(0, len(tasks), {})
+        for receipt in executor.execute(stage, tasks, root):
+            receipts[receipt.key] = receipt
+            counts.update(receipt.counts)
+            progress(len(receipts), len(tasks), dict(counts))
+    ended = [receipts.get(task.key, Receipt(key=task.key, error=WORKER_DIED)) for task in tasks]
+    lost = tuple(receipt for receipt in ended if receipt.error)
+    seconds = time.monotonic() - started
+    return RunSummary(stage=stage.name, tasks=len(tasks), lost=lost, counts=dict(counts), seconds=seconds)

@@ -1,0 +1,150 @@
+"""Still pictures, and the moving ones that only a picture library reads; recognised by content, not by name.
+
+In: a local path to a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file. Out: upright uint8 RGB [H, W, 3], one
+picture or, of an animated WebP or AVIF, one after another with their times. (Animated GIF and PNG are
+pipeline.media.decode's.) The EXIF orientation is applied, CMYK converted, 16 bits cut to 8, transparency
+laid over white; of a TIFF with many pages the first counts; colour profiles are not applied. Never: a
+picture of more pixels than allowed (refused from the header, before decoding), or a truncated one completed
+with grey.
+"""
+
+import re
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.errors import MediaError
+
+MAGIC = {  # how files of a format begin
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "WEBP": rb"RIFF.{4}WEBP",
+    "AVIF": rb".{4}ftypavi[fs]",
+    "GIF": rb"GIF8[79]a",
+    "BMP": rb"BM.{4}\x00{4}",
+    "TIFF": rb"II\*\x00|MM\x00\*",
+}
+ANY_SIZE = 1 << 62  # pixels, where only the header is read
+DECODED_BY_MEDIA = ("GIF", "PNG")  # when they move
+LEAST_DURATION_S, USUAL_DURATION_S = 0.011, 0.1  # a shorter frame is shown for the usual time, as browsers do
+TURNS = {  # EXIF orientation → how to make the picture upright, degrees counter-clockwise of that
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, 0),
+    3: (Image.Transpose.ROTATE_180, 180),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, 180),
+    5: (Image.Transpose.TRANSPOSE, 90),
+    6: (Image.Transpose.ROTATE_270, 270),
+    7: (Image.Transpose.TRANSVERSE, 270),
+    8: (Image.Transpose.ROTATE_90, 90),
+}
+
+
+def is_still(path: str | Path) -> bool:
+    """True for a picture that does not move."""
+    return _format(path) is not None and not _moves(path)
+
+
+def is_animation(path: str | Path) -> bool:
+    """True for a moving picture that `frames` reads and pipeline.media.decode does not."""
+    return _format(path) not in (None, *DECODED_BY_MEDIA) and _moves(path)
+
+
+def read_still(path: str | Path, max_pixels: int) -> tuple[np.ndarray, str, int]:
+    """(uint8 RGB [H, W, 3] upright, codec name, degrees counter-clockwise that were applied)."""
+    with _opened(path, max_pixels) as image:
+        turn, degrees = TURNS.get(_orientation(image), (None, 0))
+        upright = _rgb(image) if turn is None else _rgb(image).transpose(turn)
+        return np.asarray(upright), (image.format or "").lower(), degrees
+
+
+def frames(path: str | Path, max_pixels: int) -> Iterator[tuple[float, np.ndarray]]:
+    """Seconds and uint8 RGB [H, W, 3] of each picture of an animation."""
+    with _opened(path, max_pixels) as image:
+        time_s = 0.0
+        for index in range(getattr(image, "n_frames", 1)):
+            image.seek(index)
+            yield time_s, np.asarray(_rgb(image))
+            duration_s = image.info.get("duration", 0) / 1000
+            time_s += duration_s if duration_s >= LEAST_DURATION_S else USUAL_DURATION_S
+
+
+def header(path: str | Path) -> tuple[str, int, int]:
+    """(codec name, width, height)."""
+    with _opened(path, max_pixels=ANY_SIZE) as image:
+        return (image.format or "").lower(), image.width, image.height
+
+
+def resize(pixels: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
+    """uint8 RGB [H, W, 3] at another size, antialiased."""
+    return np.asarray(Image.fromarray(pixels).resize((width_px, height_px), Image.Resampling.BICUBIC))
+
+
+def _format(path: str | Path) -> str | None:
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(16)
+    except OSError:
+        return None
+    return next((name for name, begins in MAGIC.items() if re.match(begins, head, re.DOTALL)), None)
+
+
+def _moves(path: str | Path) -> bool:
+    """Whether there is more than one frame. Pages of a TIFF are none; a damaged file counts as still."""
+    if _format(path) not in ("GIF", "PNG", "WEBP", "AVIF"):
+        return False
+    try:
+        with _opened(path, max_pixels=ANY_SIZE) as image:
+            return bool(getattr(image, "is_animated", False))
+    except MediaError:
+        return False
+
+
+@contextmanager
+def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The picture, its header read and its size accepted; what goes wrong from here on is a MediaError."""
+    Image.MAX_IMAGE_PIXELS = None  # the header is judged here, with its size in the reason
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd metadata
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=list(MAGIC)) as image:
+                if image.width * image.height > max_pixels:
+                    what = f"too many pixels: {image.width}x{image.height}"
+                    raise MediaError(what, expected=f"at most {max_pixels}")
+                Image.MAX_IMAGE_PIXELS = max_pixels  # frames and tiles may claim more than the header
+                yield image
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise MediaError(f"too many pixels: {error}", expected=f"at most {max_pixels}") from error
+    except UnidentifiedImageError as error:
+        raise MediaError("not a picture: damaged header") from error
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        struct.error,
+    ) as error:  # what Pillow's decoders raise
+        raise MediaError(f"damaged picture: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(0x0112, 1))
+    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):  # damaged metadata
+        return 1
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise MediaError("a picture of floating-point numbers", expected="8 or 16 bits a channel")
+    if image.mode.startswith("I"):  # 16 bits a pixel
+        return Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,1 @@
+"""The one pass over a file; runs inside the sandbox."""

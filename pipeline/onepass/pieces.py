@@ -1,0 +1,138 @@
+"""A long source in parts: how many, one of them, and all of them joined. Runs in the sandbox's child.
+
+In: a local path, the analyze config, a part's number. Out: bytes of a part, or the same rows as one pass
+over the whole. Never: a guess: whatever could make the rows differ (damage, times that do not rise, a joint
+that does not fit) is a MediaError, and the caller decodes in one pass.
+
+Part k is the time from k to k + 1 times `segment_s`. Decoding begins at the keyframe LOOK_BACK_S or more
+before it, so that each frame is judged with what came before (pipeline/onepass/candidates.py), and goes on
+past its end. The frames that two neighbours both saw must be equal: some streams give garbage after a seek,
+without any error.
+"""
+
+import io
+import math
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import AnalyzeConfig
+from pipeline.errors import MediaError
+from pipeline.media import decode as media
+from pipeline.media import stills
+from pipeline.onepass import rows as onepass
+from pipeline.onepass.candidates import LOOK_BACK_S
+from pipeline.onepass.watch import Seen, between, join, jpeg, watch
+from pipeline.sandbox.sandbox import Buffer, SourceAnalysis
+
+LAST_LONGER = 0.1  # of a part: headers round up, and a sliver is not worth a seek
+LENGTH = struct.Struct("<q")
+SHARED = 12  # frames on each side of a joint that are compared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A pass over one part, and the times and descriptors of the frames around it."""
+
+    seen: Seen
+    lead_times_s: np.ndarray  # float64 [<= SHARED], before its first frame
+    lead: np.ndarray  # uint8 [<= SHARED, DIMENSIONS]
+    tail_times_s: np.ndarray  # after its last
+    tail: np.ndarray
+
+
+def length_s(path: Path) -> float:
+    """What the header of a video says; 0 for a still."""
+    return 0.0 if stills.is_still(path) else media.probe(path).length_s
+
+
+def count_parts(path: Path, config: AnalyzeConfig) -> int:
+    """Into how many parts the file is cut, from what its header says."""
+    if config.segment_s <= 0 or config.shots.detector != "default":
+        return 1
+    return max(1, math.ceil(length_s(path) / config.segment_s - LAST_LONGER))
+
+
+def watch_part(path: Path, config: AnalyzeConfig, part: int, parts: int) -> bytes:
+    """The pass over part `part` of `parts`, packed."""
+    info, damage = media.probe(path), media.Damage()
+    start_s, end_s = part * config.segment_s, (part + 1) * config.segment_s
+    opens, ends = part == 0, part == parts - 1
+    if opens:
+        frames = media.decode(path, damage, max_pixels=config.max_pixels)
+    else:
+        frames = media.decode_from(path, start_s - LOOK_BACK_S, max_pixels=config.max_pixels)
+    if not ends:
+        frames = _until(frames, end_s)
+    seen = watch(frames, info, config, damage, opens=opens, ends=ends)
+    if seen is None or damage.dropped or damage.size_change:
+        raise MediaError("this part is damaged or empty")
+    count = len(seen.times_s)
+    first = int(np.searchsorted(seen.times_s, start_s))
+    last = count if ends else int(np.searchsorted(seen.times_s, end_s))
+    if first == last or (last == count) != ends:
+        raise MediaError("the source is shorter than its header says")
+    before, after = slice(max(0, first - SHARED), first), slice(last, count)
+    return pack(
+        Part(
+            seen=between(seen, first, last),
+            lead_times_s=seen.times_s[before],
+            lead=seen.descriptors[before],
+            tail_times_s=seen.times_s[after],
+            tail=seen.descriptors[after],
+        ),
+        config.strip_quality,
+    )
+
+
+def join_parts(path: Path, config: AnalyzeConfig, packed: Sequence[Buffer]) -> SourceAnalysis:
+    """The rows that one pass over the whole file would give."""
+    parts = [unpack(data) for data in packed]
+    for a, b in pairwise(parts):
+        _check(b.lead_times_s, b.lead, a.seen.times_s[-len(b.lead) :], a.seen.descriptors[-len(b.lead) :])
+        _check(a.tail_times_s, a.tail, b.seen.times_s[: len(a.tail)], b.seen.descriptors[: len(a.tail)])
+    whole = join([p.seen for p in parts])
+    del parts  # half of what lies in memory by now
+    return onepass.describe(media.probe(path), whole, config, media.Damage())
+
+
+def pack(part: Part, quality: int) -> bytes:
+    """The length of NumPy's own archive, the archive, the JPEGs."""
+    arrays = {f.name: getattr(part.seen, f.name) for f in fields(Seen)}
+    jpegs = [jpeg(picture, quality) for picture in arrays.pop("pictures")]
+    arrays |= {f.name: getattr(part, f.name) for f in fields(Part) if f.name != "seen"}
+    arrays["jpeg_bytes"] = np.array([len(data) for data in jpegs], np.int64)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return b"".join([LENGTH.pack(buffer.tell()), buffer.getbuffer(), *jpegs])
+
+
+def unpack(data: Buffer) -> Part:
+    """The pictures stay where they lie."""
+    whole = memoryview(data)
+    archive_end = LENGTH.size + LENGTH.unpack_from(whole)[0]
+    with np.load(io.BytesIO(whole[LENGTH.size : archive_end]), allow_pickle=False) as archive:
+        arrays = dict(archive)
+    ends = (archive_end + np.cumsum(arrays.pop("jpeg_bytes"))).tolist()
+    jpegs = [whole[a:b] for a, b in pairwise([archive_end, *ends])]
+    around = {f.name: arrays.pop(f.name) for f in fields(Part) if f.name != "seen"}
+    return Part(seen=Seen(**(arrays | {"pictures": jpegs})), **around)
+
+
+def _until(frames: Iterable[media.Frame], end_s: float) -> Iterator[media.Frame]:
+    """Frames up to the SHARED-th at or after `end_s`."""
+    left = SHARED
+    for frame in frames:
+        yield frame
+        left -= frame.time_s >= end_s
+        if left == 0:
+            return
+
+
+def _check(times_s: np.ndarray, frames: np.ndarray, same_times_s: np.ndarray, same: np.ndarray) -> None:
+    if not (len(frames) and np.array_equal(times_s, same_times_s) and np.array_equal(frames, same)):
+        raise MediaError("decoding from a keyframe gives other frames than decoding from the start")

@@ -1,0 +1,149 @@
+"""The child of `pipeline.sandbox.sandbox`: answers its calls under limits of memory, one after another.
+
+In: messages on stdin. Out: messages on stdout. Runs a few functions and no others: analyze, and the same in
+parts (length_s, count_parts, watch_part, join_parts), read_span, thumbnails, write_video. Never: torch, the
+network, another program, a pickle; and it does not outlive its parent. Each file is decoded in a thread that
+can read only that file (pipeline.sandbox.confine, as far as the kernel can).
+"""
+
+import ctypes
+import os
+import resource
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import partial
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from pipeline.config import AnalyzeConfig, ShotConfig
+from pipeline.engine.stage import Failure, guard
+from pipeline.errors import FramemillError, UsageError
+from pipeline.media import decode as media
+from pipeline.onepass import pieces as parts
+from pipeline.onepass import rows as onepass
+from pipeline.sandbox.confine import forbid_sockets_and_programs, has_landlock, read_only
+from pipeline.sandbox.sandbox import Buffer, SourceAnalysis, receive, send
+from pipeline.shots.boundaries import Boundary
+
+Answer = tuple[dict[str, Any], Sequence[Buffer]]
+LARGE_BYTES = 64 << 20  # of an answer
+MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
+
+
+def _answer(request: dict[str, Any], data: Buffer) -> Answer:
+    """Runs one of the functions a parent may ask for; there are no others."""
+    function = request.pop("function")
+    if function in ("analyze", "count_parts", "watch_part", "join_parts"):
+        path, config = Path(request["path"]), request["config"]
+        config = AnalyzeConfig(**(config | {"shots": ShotConfig(**config["shots"])}))
+        if function == "count_parts":
+            return {"parts": parts.count_parts(path, config)}, []
+        if function == "watch_part":
+            return {}, [parts.watch_part(path, config, request["part"], request["parts"])]
+        if function == "analyze":
+            named = request["named"]
+            found = None if named is None else [Boundary(**row) for row in named]
+            return _packed(onepass.analyze_file(path, config, found))
+        ends = list(accumulate(request["sizes"], initial=0))
+        return _packed(parts.join_parts(path, config, [data[a:b] for a, b in pairwise(ends)]))
+    if function == "length_s":
+        return {"length_s": parts.length_s(Path(request["path"]))}, []
+    if function == "read_span":
+        span = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
+        return {"shape": list(span.shape)}, [span.tobytes()]
+    if function == "thumbnails":
+        small = onepass.read_thumbnails(**request, max_pixels=MAX_PIXELS)
+        return {"shape": list(small.shape)}, [small.tobytes()]
+    if function == "write_video":
+        pixels = np.frombuffer(data, np.uint8).reshape(request["shape"])
+        fps = Fraction(request["fps"]).limit_denominator(1001)
+        media.write_video(request["path"], pixels, fps, crf=request["crf"])
+        return {}, []
+    raise UsageError(f"no function {function!r}")
+
+
+def _packed(found: SourceAnalysis) -> Answer:
+    buffers = [[*strip["frames"], strip["print"]] for strip in found.strips]
+    frames = [buffer for several in buffers for buffer in several]
+    strips = [
+        s | {"frames": None, "print": None, "sizes": [len(b) for b in several]}
+        for s, several in zip(found.strips, buffers, strict=True)
+    ]
+    return {"source": found.source, "clips": found.clips, "strips": strips}, frames
+
+
+def _serve(memory_bytes: int) -> None:
+    requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # a library that prints must not talk into the protocol
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    confined = {"sockets": forbid_sockets_and_programs(), "files": has_landlock()}
+    send(answers, {"confined": [what for what, holds in confined.items() if holds]}, [], 0)
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    try:
+        while True:
+            _serve_one(requests, answers)
+    except EOFError:
+        return
+
+
+def _serve_one(requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answers the next request; nothing of it stays in memory."""
+    header, buffers = _confined(*receive(requests, None))
+    answer_bytes = sum(len(buffer) for buffer in buffers)
+    if answer_bytes > LARGE_BYTES:
+        _give_back()  # before the parent holds the answer too
+    send(answers, header, buffers, answer_bytes)
+    if answer_bytes > LARGE_BYTES:
+        del header, buffers
+        _give_back()
+
+
+def _give_back() -> None:
+    """Hands freed memory back to the system, which the allocator would keep for what comes next."""
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc has it
+        trim(0)
+
+
+def _confined(request: dict[str, Any], data: Buffer) -> Answer:
+    """The answer, from a thread that can read nothing but the file in question; one that writes can."""
+    ended: list[Answer | Failure] = []
+
+    def work() -> None:
+        if request["function"] != "write_video":
+            read_only(Path(request["path"]))
+        ended.append(guard(partial(_answer_or_error, request, data)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    if isinstance(ended[0], Failure):  # whatever else a decoder raises becomes this input's reason
+        return {"error": "MediaError", "what": ended[0].reason, "expected": "", "fix": ""}, []
+    return ended[0]
+
+
+def _answer_or_error(request: dict[str, Any], data: Buffer) -> Answer:
+    try:
+        return _answer(request, data)
+    except MemoryError:
+        return {"error": "MemoryError"}, []
+    except FramemillError as error:
+        texts = {"what": error.what, "expected": error.expected, "fix": error.fix}
+        return {"error": type(error).__name__} | texts, []
+
+
+def _die_with(parent: int) -> None:
+    """A killed parent cannot kill its child: the child watches for it."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

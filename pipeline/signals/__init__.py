@@ -1,0 +1,1 @@
+"""Frames in, measures out: sharpness, motion, camera, text, bars."""

@@ -1,0 +1,1 @@
+"""What a run takes in: folders, lists, manifests, tars."""

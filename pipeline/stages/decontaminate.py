@@ -1,0 +1,78 @@
+"""Clips that show footage of an evaluation set, so that a model is not tested on what it was trained on.
+
+In: a corpus, and the evaluation set: another corpus, or media, which are analyzed like sources into
+EVALUATION/ below the corpus. Out: for each clip what of the evaluation set it shows. Never: a clip's fate
+(pipeline/stages/judge.py), a change to the evaluation set.
+"""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import Config, fingerprint
+from pipeline.corpus import tables
+from pipeline.corpus.corpus import CONFIG_PATH, Corpus
+from pipeline.dedup import groups as dedup
+from pipeline.dedup.print_store import CorpusPrints, JoinedPrints
+from pipeline.engine.runner import Executor
+from pipeline.errors import UsageError
+from pipeline.sources.discover import discover
+from pipeline.stages.analyze import analyze_corpus
+from pipeline.storage import Storage
+
+EVALUATION, FOUND_PATH = "evaluation", "contaminated.parquet"
+
+
+def contaminated(
+    corpus: Corpus,
+    config: Config,
+    executor: Executor,
+    progress: Callable[[int, int, dict[str, int]], None],
+) -> pa.Table:
+    """Schema CONTAMINATED of the corpus against `judge.decontaminate`; found once for the same clips."""
+    evaluation = _evaluation(corpus, config, executor, progress)
+    key = (corpus.analyzed_fingerprint(), evaluation.analyzed_fingerprint(), dedup.VERSION)
+    current = fingerprint(*key)
+    if corpus.fingerprints().get("contaminated") == current and corpus.storage.exists(FOUND_PATH):
+        return stored(corpus)
+    found = resemblances(corpus, evaluation)
+    corpus.storage.write_bytes(FOUND_PATH, tables.to_parquet(found))
+    corpus.record(config, "contaminated", current)
+    return found
+
+
+def stored(corpus: Corpus) -> pa.Table:
+    """What was found last."""
+    if not corpus.storage.exists(FOUND_PATH):
+        return tables.CONTAMINATED.empty_table()
+    return tables.from_parquet(corpus.storage.read_bytes(FOUND_PATH), tables.CONTAMINATED)
+
+
+def resemblances(corpus: Corpus, evaluation: Corpus) -> pa.Table:
+    """Schema CONTAMINATED: every pair of a clip and a clip of the evaluation set that show the same footage,
+    mirrored or not; a still is no copy of a video."""
+    found = [tables.CONTAMINATED.empty_table()]
+    ours, theirs = corpus.clips(), evaluation.clips()
+    for kind in ("video", "image"):
+        ids, tests = (c.filter(pc.equal(c["kind"], kind))["clip_id"].combine_chunks() for c in (ours, theirs))
+        prints = JoinedPrints(CorpusPrints(corpus, ids), CorpusPrints(evaluation, tests))
+        pairs = dedup.perceptual_pairs(prints, across=len(ids))
+        at = pc.subtract(pairs["b"], len(ids))
+        columns = [ids.take(pairs["a"]), tests.take(at), pairs["distance"]]
+        found.append(pa.table(columns, schema=tables.CONTAMINATED))
+    return pa.concat_tables(found).sort_by([("clip_id", "ascending"), ("distance", "ascending")])
+
+
+def _evaluation(
+    corpus: Corpus, config: Config, executor: Executor, progress: Callable[[int, int, dict[str, int]], None]
+) -> Corpus:
+    place = config.judge.decontaminate
+    if Storage(place).exists(CONFIG_PATH):
+        return Corpus(place)
+    inputs = discover([place]).inputs
+    if not inputs.num_rows:
+        raise UsageError(f"no media in {place}", expected="a folder of media, or a corpus")
+    evaluation = Corpus(f"{corpus.root}/{EVALUATION}")
+    analyze_corpus(evaluation, inputs, config, executor, progress)
+    return evaluation

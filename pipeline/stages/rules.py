@@ -1,0 +1,165 @@
+"""Rules that clips must keep: read from TOML, applied to whole columns.
+
+In: a preset (pipeline/presets/NAME.toml, or a path) and changes to it; the clips table. Out: for each
+reason which clips break it. Never: a clip's fate (pipeline/stages/judge.py), a verdict on what was not
+measured. The format is described at the head of presets/standard.toml.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config import JudgeConfig
+from pipeline.corpus import tables
+from pipeline.errors import ConfigError
+
+PRESETS = Path(__file__).parent / "presets"
+KINDS = ("video", "image")
+LIMITS = ("min", "max", "min_percentile", "max_percentile")
+NAMES = ("low", "high")
+BASIC: tuple[str, ...] = ("duration_s", "short_side_px", "long_side_px", "area_px", "aspect", "fps")
+BASIC += ("boundary_confidence", "aesthetic")  # the last where a head is named: captioner/embed.py
+COLUMNS = (*BASIC, *(f"signals.{field.name}" for field in tables.SIGNALS))
+Tree = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One limit on one column; `kind` None: videos and images alike."""
+
+    column: str
+    kind: str | None
+    limit: str  # one of LIMITS
+    value: float
+    reason: str
+
+
+def resolved(config: JudgeConfig) -> Tree:
+    """The preset's tables with the config's changes in them."""
+    path = PRESETS / f"{config.preset}.toml"
+    if not path.exists():
+        path = Path(config.preset)
+    try:
+        tree = tomllib.loads(path.read_text())
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise ConfigError(f"no preset {config.preset!r}", expected=f"{known}, or a TOML file") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from error
+    return _merged(tree, config.rules)
+
+
+def rules_of(tree: Mapping[str, Any]) -> list[Rule]:
+    """The rules of resolved tables, in their order; unknown names are errors that name the nearest."""
+    return list(_parsed(tree, "", {}))
+
+
+def broken(clips: pa.Table, rules: list[Rule]) -> dict[str, np.ndarray]:
+    """Reason → bool [N]: which clips break a rule of that reason. A limit for one kind replaces the one for
+    both. Failed clips break none and weigh in no percentile."""
+    judged = pc.equal(clips["status"], "ok").to_numpy(zero_copy_only=False)
+    of_kind = {kind: _is(clips, kind) & judged for kind in KINDS}
+    special = {(rule.column, rule.limit, rule.kind) for rule in rules}
+    values: dict[str, np.ndarray] = {}
+    found: dict[str, np.ndarray] = {}
+    for rule in rules:
+        if rule.column not in values:
+            values[rule.column] = column(clips, rule.column)
+        breaks = np.zeros(len(judged), bool)
+        general = [k for k in KINDS if (rule.column, rule.limit, k) not in special]
+        for kind in general if rule.kind is None else [rule.kind]:
+            breaks |= of_kind[kind] & _breaks(rule, values[rule.column], of_kind[kind])
+        found[rule.reason] = found.get(rule.reason, False) | breaks
+    return found
+
+
+def column(clips: pa.Table, name: str) -> np.ndarray:
+    """float64 [N]; NaN where it was not measured."""
+    if name.startswith("signals."):
+        return _floats(pc.struct_field(clips["signals"], name.removeprefix("signals.")))
+    if name == "duration_s":
+        return np.where(_is(clips, "image"), np.nan, _floats(pc.subtract(clips["end_s"], clips["start_s"])))
+    if name in ("fps", "boundary_confidence", "aesthetic"):
+        known = name in clips.column_names
+        return _floats(clips[name]) if known else np.full(clips.num_rows, np.nan)
+    width, height = active_size(clips)
+    short_px, long_px = np.minimum(width, height), np.maximum(width, height)
+    made = {"short_side_px": short_px, "long_side_px": long_px, "area_px": width * height}
+    return long_px / np.maximum(short_px, 1) if name == "aspect" else made[name]
+
+
+def _breaks(rule: Rule, values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """bool [N]; a comparison with NaN is false."""
+    limit = rule.value
+    if rule.limit.endswith("percentile"):
+        measured = values[among & ~np.isnan(values)]
+        if not len(measured):
+            return np.zeros(len(values), bool)
+        share = limit if rule.limit == "min_percentile" else 100 - limit
+        limit = float(np.percentile(measured, share))
+    return values < limit if rule.limit.startswith("min") else values > limit
+
+
+def _parsed(tree: Mapping[str, Any], path: str, names: Mapping[str, Any]) -> Iterator[Rule]:
+    names = {**names, **{key: tree[key] for key in NAMES if key in tree}}
+    for key, value in tree.items():
+        where = f"{path}.{key}" if path else key
+        if isinstance(value, Mapping):
+            yield from _parsed(value, where, names)
+            continue
+        name, kind = _column_and_kind(path, where)
+        if key in NAMES and isinstance(value, str):
+            continue
+        if key not in LIMITS or isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(
+                f"rule {where} = {value!r}",
+                expected=f"a number in {', '.join(LIMITS)}; a text in {', '.join(NAMES)}",
+            )
+        side = "low" if key.startswith("min") else "high"
+        reason = names.get(side, f"{side} {name.removeprefix('signals.')}")
+        yield Rule(column=name, kind=kind, limit=key, value=float(value), reason=reason)
+
+
+def _column_and_kind(path: str, where: str) -> tuple[str, str | None]:
+    name, _, last = path.rpartition(".")
+    kind = last if last in KINDS else None
+    name = name if kind else path
+    if name not in COLUMNS:
+        near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.0)[0]
+        raise ConfigError(f"rule {where} is about no column of a clip", expected=f"{near}.min, perhaps")
+    return name, kind
+
+
+def _merged(tree: Tree, changes: Mapping[str, Any]) -> Tree:
+    merged = deepcopy(tree)
+    for key, change in changes.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(change, Mapping):
+            change = _merged(old, change)
+        merged[key] = change
+    return merged
+
+
+def _is(clips: pa.Table, kind: str) -> np.ndarray:
+    return pc.equal(clips["kind"], kind).to_numpy(zero_copy_only=False)
+
+
+def _floats(values: pa.ChunkedArray) -> np.ndarray:
+    return values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+
+
+def active_size(clips: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    """Width and height of the active picture, float64 [N] each; NaN where there is none."""
+    crops = clips["crop"].combine_chunks()
+    known = pc.fill_null(pc.equal(pc.list_value_length(crops), 4), False)
+    sizes = np.full((len(crops), 4), np.nan)
+    sizes[known.to_numpy(zero_copy_only=False)] = crops.filter(known).flatten().to_numpy().reshape(-1, 4)
+    return sizes[:, 2], sizes[:, 3]

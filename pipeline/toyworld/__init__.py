@@ -1,0 +1,1 @@
+"""The truth world: drawn, worded, rendered and read back."""

@@ -1,0 +1,85 @@
+"""Which clip goes into which shard: a function of the clips alone.
+
+In: the kept clips, the shard size, the encode fingerprint. Out: one task a shard. A clip's shard is a
+hash of its id modulo a power of two, so a few clips more or less rewrite only the shards they fall in
+(all of them when the power of two changes). Captions are carried along but are no part of a shard's key:
+new captions never re-encode. Provenance is part of it, but not of `latent_key`, which names a latent: a
+shard whose samples only got another licence is written again around its stored latents. Opens no file.
+"""
+
+import hashlib
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.config import fingerprint
+from pipeline.corpus.corpus import part_key
+from pipeline.corpus.tables import CAPTIONS, CLIPS, PROVENANCE
+from pipeline.engine.stage import Task
+
+CAPTION_COLUMNS = ("short", "detailed", "original", "captioner")
+CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
+    "clip_id",
+    "source_id",
+    "kind",
+    "start_s",
+    "end_s",
+    "fps",
+    "width",
+    "height",
+    "crop",
+    "signals",
+    "phash",
+)
+PROVENANCE_COLUMNS = tuple(name for name, _ in PROVENANCE)
+PLAN = pa.schema(
+    [
+        pa.field("shard", pa.string()),
+        pa.field("uri", pa.string()),
+        pa.field("latent_key", pa.string()),
+        *(CLIPS.field(name) for name in CLIP_COLUMNS),
+        *(CAPTIONS.field(name) for name in CAPTION_COLUMNS),
+        *(pa.field(name, kind) for name, kind in PROVENANCE if name not in CAPTION_COLUMNS),
+    ]
+)
+
+
+def shard_count(clips: int, samples_per_shard: int) -> int:
+    """The smallest power of two that holds the clips at this many a shard, on average."""
+    count = 1
+    while count * samples_per_shard < clips:
+        count *= 2
+    return count
+
+
+def shard_name(clip_id: str, shards: int) -> str:
+    """The shard a clip falls in."""
+    number = int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8], "big") % shards
+    return f"shard-{number:06d}.tar"
+
+
+def plan_shards(rows: list[dict[str, Any]], samples_per_shard: int, encode_fingerprint: str) -> list[Task]:
+    """A task for every shard that is not empty, in shard order; clips in clip id order inside.
+
+    `rows` have the columns of PLAN but `shard` and `latent_key`.
+    """
+    shards = shard_count(len(rows), samples_per_shard)
+    by_shard: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda r: r["clip_id"]):
+        name = shard_name(row["clip_id"], shards)
+        made_of = {name: row[name] for name in CLIP_COLUMNS if name != "signals"}
+        latent_key = fingerprint(encode_fingerprint, made_of)
+        by_shard.setdefault(name, []).append(row | {"shard": name, "latent_key": latent_key})
+    return [
+        Task(
+            key=part_key(encode_fingerprint, [name, *(_row_hash(row) for row in members)]),
+            inputs=pa.Table.from_pylist(members, schema=PLAN),
+        )
+        for name, members in sorted(by_shard.items())
+    ]
+
+
+def _row_hash(row: dict[str, Any]) -> str:
+    """Everything of a clip that its sample depends on; not where its file lies, nor its new captions."""
+    known = {name: row[name] for name in PROVENANCE_COLUMNS if row.get(name) is not None}
+    return fingerprint({name: row[name] for name in CLIP_COLUMNS} | known)

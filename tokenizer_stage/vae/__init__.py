@@ -1,0 +1,1 @@
+"""Video VAEs by name, their geometry, training and evaluation."""

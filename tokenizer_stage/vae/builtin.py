@@ -1,0 +1,171 @@
+"""Video VAEs by name: `builtin:`, `builtin:<folder>`, `diffusers:<repo>`.
+
+In: video `[B, 3, T, H, W]` float in [-1, 1], T = 1 + 4k, H and W multiples of 8. Out: latents
+`[B, C, 1 + k, H/8, W/8]`, raw (the trainer normalises with `mean` and `std`), and back. `encode` is
+deterministic: it returns the posterior mean. Never downloads anything that was not named, never pads,
+drops frames or floors sizes: a wrong shape is an error.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from pipeline.errors import ModelError
+from pipeline.storage import Storage
+from tokenizer_stage.vae.network import DecoderResidual, EncoderResidual
+from tokenizer_stage.vae.pca import STRIDE_S, STRIDE_T, LinearCodec, from_blocks, to_blocks
+from tokenizer_stage.vae.pixels import check_video
+
+BUILTIN_FOLDER = Path(__file__).parents[1] / "weights"
+WEIGHTS_NAME, CONFIG_NAME = "builtin.safetensors", "builtin.json"
+CHUNK_LATENTS = 16  # latent steps encoded at a time: bounds memory, changes no value
+
+
+class VideoVAE(Protocol):
+    """What the rest of framemill knows of a VAE."""
+
+    id: str
+    weights_sha256: str
+    channels: int
+    stride_t: int
+    stride_s: int
+
+    @property
+    def mean(self) -> Tensor:
+        """Per-channel mean of the latents over the VAE's training data `[C]`."""
+
+    @property
+    def std(self) -> Tensor:
+        """Per-channel standard deviation of the latents over the VAE's training data `[C]`."""
+
+    def encode(self, video: Tensor) -> Tensor: ...
+    def decode(self, latents: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltinSpec:
+    """The shape of the built-in VAE, saved beside its weights."""
+
+    channels: int = 16
+    width: int = 160
+    encoder_depth: int = 2
+    decoder_depth: int = 3
+    fine_width: int = 64
+    fine_depth: int = 1
+
+
+class BuiltinVAE(nn.Module):
+    """Block PCA plus causal residuals: 4×8×8 pixels to one latent position."""
+
+    mean: Tensor
+    std: Tensor
+    stride_t = STRIDE_T
+    stride_s = STRIDE_S
+
+    def __init__(self, spec: BuiltinSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.id = "builtin"
+        self.weights_sha256 = ""
+        self.channels = spec.channels
+        self.linear = LinearCodec(spec.channels)
+        self.encoder = EncoderResidual(spec.channels, spec.width, spec.encoder_depth)
+        self.decoder = DecoderResidual(
+            spec.channels, spec.width, spec.decoder_depth, spec.fine_width, spec.fine_depth
+        )
+        self.register_buffer("mean", torch.zeros(spec.channels))
+        self.register_buffer("std", torch.ones(spec.channels))
+
+    @torch.inference_mode()
+    def encode(self, video: Tensor, *, chunk: int = CHUNK_LATENTS) -> Tensor:
+        """Video `[B, 3, 1 + 4k, H, W]` → latents `[B, C, 1 + k, H/8, W/8]`, `chunk` steps at a time, each
+        with the past that it depends on: any `chunk` gives the same latents."""
+        check_video(video, STRIDE_T, STRIDE_S)
+        parts: list[Tensor] = []
+        for begin, context, end in _chunks(_latent_steps(video.shape[2]), chunk, self.encoder.reach):
+            first = 0 if context == 0 else 1 + STRIDE_T * (context - 1)
+            blocks = to_blocks(video[:, :, first : 1 + STRIDE_T * (end - 1)], starts=context == 0)
+            parts.append(self.encode_blocks(blocks, starts=context == 0)[:, begin - context :])
+        return torch.cat(parts, dim=1).transpose(1, 2)  # [B, C, T', h, w]
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor, *, chunk: int = CHUNK_LATENTS) -> Tensor:
+        """Raw latents `[B, C, 1 + k, h, w]` → video `[B, 3, 1 + 4k, 8h, 8w]` in [-1, 1]; causal in time."""
+        if latents.ndim != 5 or latents.shape[1] != self.channels:
+            raise ModelError(
+                f"latents of shape {tuple(latents.shape)}", expected=f"[B, {self.channels}, T, H, W]"
+            )
+        by_step = latents.transpose(1, 2)  # [B, T', C, h, w]
+        parts: list[Tensor] = []
+        for begin, context, end in _chunks(latents.shape[2], chunk, self.decoder.reach):
+            blocks = self.decode_blocks(by_step[:, context:end], starts=context == 0)
+            parts.append(from_blocks(blocks[:, begin - context :], starts=begin == 0))
+        return torch.cat(parts, dim=2).clamp(-1.0, 1.0)
+
+    def encode_blocks(self, blocks: Tensor, *, starts: bool) -> Tensor:
+        """Blocks `[B, T', 768, h, w]` → latents `[B, T', C, h, w]`, differentiable."""
+        correction = self.encoder(blocks, starts=starts)
+        return self.linear.encode(blocks, starts=starts) + correction * self.linear.scale[:, None, None]
+
+    def decode_blocks(self, latents: Tensor, *, starts: bool) -> Tensor:
+        """Latents `[B, T', C, h, w]` → blocks `[B, T', 768, h, w]`, differentiable, not clamped."""
+        unit = latents / self.linear.scale[:, None, None]
+        return self.linear.decode(latents, starts=starts) + self.decoder(unit, starts=starts)
+
+
+def _latent_steps(frames: int) -> int:
+    return 1 + (frames - 1) // STRIDE_T
+
+
+def _chunks(steps: int, chunk: int, reach: int) -> list[tuple[int, int, int]]:
+    """(first step to keep, first step to compute, end) of each chunk."""
+    return [
+        (begin, max(0, begin - reach), min(steps, begin + chunk)) for begin in range(0, steps, max(1, chunk))
+    ]
+
+
+def load_vae(name: str) -> VideoVAE:
+    """The VAE of that name, ready on the CPU, in float32."""
+    scheme, _, rest = name.partition(":")
+    if scheme == "builtin":
+        return load_builtin(Path(rest) if rest else BUILTIN_FOLDER)
+    if scheme == "diffusers" and rest:
+        from tokenizer_stage.vae.diffusers import load_diffusers
+
+        return load_diffusers(rest)
+    raise ModelError(f"no VAE named {name!r}", expected="builtin:, builtin:<folder> or diffusers:<repo>")
+
+
+def load_builtin(folder: Path) -> BuiltinVAE:
+    """The built-in VAE from a folder that `framemill vae train` wrote."""
+    weights, config = folder / WEIGHTS_NAME, folder / CONFIG_NAME
+    if not weights.is_file() or not config.is_file():
+        raise ModelError(
+            f"no VAE weights in {folder}",
+            expected=f"{WEIGHTS_NAME} and {CONFIG_NAME}",
+            fix=f"framemill vae train --out {folder}",
+        )
+    vae = BuiltinVAE(BuiltinSpec(**json.loads(config.read_text())["spec"]))
+    vae.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
+    vae.weights_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    return vae.eval().requires_grad_(False)
+
+
+def save_builtin(vae: BuiltinVAE, folder: Path, record: dict[str, object]) -> None:
+    """Writes weights (trained ones in float16, bases and statistics in float32) and their record, which
+    says how they were made. Each file appears whole."""
+    trained = {name for name, _ in vae.named_parameters()}
+    state = {
+        key: (value.half() if key in trained else value).contiguous()
+        for key, value in vae.state_dict().items()
+    }
+    text = json.dumps({"format": 1, "spec": asdict(vae.spec), **record}, indent=1)
+    storage = Storage(str(folder))
+    storage.write_bytes(CONFIG_NAME, f"{text}\n".encode())
+    storage.write_bytes(WEIGHTS_NAME, save(state))
