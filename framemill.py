@@ -26,8 +26,8 @@ def toyworld(args: Args) -> int:
     """Render a toy world: real H.264 videos and images with exact truth (cuts, facts, captions)."""
     from pathlib import Path
 
-    from pipeline.config import load
     from pipeline.progress import progress_bar
+    from pipeline.settings import load
     from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
     chosen = [f"videos={args.videos}", f"images={args.images}", f"seed={args.seed}"]
@@ -218,9 +218,9 @@ def _report(corpus: Any, run_dir: str | None) -> RunSummary:
 
 def train(args: Args) -> int:
     """Train the text-conditional diffusion transformer on a corpus's latent shards, or resume a run."""
-    from pipeline.config import load
     from pipeline.corpus.corpus import Corpus
     from pipeline.progress import progress_bar
+    from pipeline.settings import load
     from training.config import TrainConfig
     from training.train import train as train_model
 
@@ -274,8 +274,8 @@ def captioner_train(args: Args) -> int:
     """Train the built-in video captioner on the toy world."""
     from captioner.train import TrainConfig
     from captioner.train import train as train_captioner
-    from pipeline.config import load
     from pipeline.progress import progress_bar
+    from pipeline.settings import load
 
     with progress_bar("captioner", "steps", machine=args.json) as report:
         config = load(TrainConfig(), args.config, args.set)
@@ -295,8 +295,8 @@ def captioner_eval(args: Args) -> int:
 
 def vae_train(args: Args) -> int:
     """Train the built-in causal video VAE, from its closed-form start."""
-    from pipeline.config import load
     from pipeline.progress import progress_bar
+    from pipeline.settings import load
     from tokenizer_stage.vae.train import TrainVaeConfig, train_vae
 
     with progress_bar("vae", "steps", machine=args.json) as report:

@@ -19,16 +19,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.caption import folder_name
-from captioner.filmstrip import Filmstrip, decode_jpeg, strip_pixels
+from captioner.filmstrip import SPAN_COLUMNS, Filmstrip, decode_jpeg, read_strips, strip_pixels
 from captioner.folder import BUILTIN_DIR, read_description
-from captioner.recaption import SPAN_COLUMNS, read_strips
-from pipeline.config import Config, JudgeConfig, fingerprint
+from pipeline.config import Config, JudgeConfig
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import Corpus, plan_tasks
+from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.engine.tasks import plan_tasks
 from pipeline.errors import ModelError
 from pipeline.progress import Progress
+from pipeline.settings import fingerprint
 
 VERSION = 1
 CLIPS_PER_TASK = 64

@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.filmstrip import Example, Filmstrip, folder_examples
+from captioner.examples import Example, folder_examples
+from captioner.filmstrip import Filmstrip
 from captioner.names import load_captioner
 from pipeline.engine.stage import Failure
 from pipeline.progress import Progress

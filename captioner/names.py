@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from captioner.caption import MAX_TOKENS, Caption, Captioner, folder_name
-from captioner.filmstrip import Filmstrip, read_truth, strip_pixels
+from captioner.filmstrip import Filmstrip, strip_pixels
 from captioner.folder import BUILTIN_DIR, read_description
 from pipeline.engine.stage import Failure, guard
 from pipeline.errors import MediaError, ModelError
+from pipeline.toyworld.world import read_truth
 
 
 def load_captioner(name: str, max_tokens: int = MAX_TOKENS) -> Captioner:

@@ -12,19 +12,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.caption import Caption, Captioner
-from captioner.filmstrip import Filmstrip
+from captioner.filmstrip import SPAN_COLUMNS, Filmstrip, read_strips
 from captioner.names import load_captioner
 from captioner.quality import caption_flags
-from pipeline.config import CaptionConfig, Config, fingerprint
+from pipeline.config import CaptionConfig, Config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import Corpus, plan_tasks
+from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult
+from pipeline.engine.tasks import plan_tasks
 from pipeline.progress import Progress
+from pipeline.settings import fingerprint
 
 STAGE_VERSION = 1
-SPAN_COLUMNS = ["clip_id", "source_id", "kind", "start_s", "end_s"]
 
 
 class RecaptionStage:
@@ -60,24 +61,6 @@ class RecaptionStage:
             ),
             counts={"ok": len(rows) - failed, "failed": failed},
         )
-
-
-def read_strips(corpus: Corpus, clips: pa.Table) -> dict[str, Filmstrip]:
-    """clip_id → filmstrip of a task's clips (SPAN_COLUMNS and their part), as far as there are any."""
-    strips = corpus.strips_part(clips["part"][0].as_py())
-    shown = {
-        row["clip_id"]: row
-        for row in strips.filter(pc.is_in(strips["clip_id"], clips["clip_id"])).to_pylist()
-    }
-    return {
-        clip["clip_id"]: Filmstrip(
-            **{name: clip[name] for name in SPAN_COLUMNS},
-            times_s=tuple(shown[clip["clip_id"]]["times_s"]),
-            frames=tuple(shown[clip["clip_id"]]["frames"]),
-        )
-        for clip in clips.to_pylist()
-        if clip["clip_id"] in shown
-    }
 
 
 def caption_rows(

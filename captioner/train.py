@@ -28,7 +28,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captioner.evaluate import evaluate_examples
-from captioner.filmstrip import STRIP_FRAMES, Example, Filmstrip, folder_examples, strip_pixels, toy_example
+from captioner.examples import Example, folder_examples, toy_example
+from captioner.filmstrip import STRIP_FRAMES, Filmstrip, strip_pixels
 from captioner.generate import caption_videos
 from captioner.model import CaptionerConfig, TagHead, VideoCoCa, load_model, losses, save_model
 from captioner.tokenizer import PAD_ID, train_tokenizer

@@ -18,7 +18,8 @@ from captioner.audit.report import render_report, write_report
 from captioner.audit.training import read_metrics
 from pipeline.config import Config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, Corpus, part_key
+from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, Corpus
+from pipeline.engine.tasks import part_key
 from pipeline.storage import Storage
 
 PRINT = "0123456789abcdef"

@@ -6,14 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.filmstrip import (
-    PAD_GREY,
-    Filmstrip,
-    folder_examples,
-    letterbox,
-    strip_pixels,
-    toy_example,
-)
+from captioner.examples import folder_examples, toy_example
+from captioner.filmstrip import PAD_GREY, Filmstrip, letterbox, strip_pixels
 from pipeline.errors import FormatError, MediaError
 from pipeline.toyworld.facts import parse_facts
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus

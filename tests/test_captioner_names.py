@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from captioner.caption import Caption
-from captioner.filmstrip import Filmstrip, encode_jpeg, toy_example
+from captioner.examples import toy_example
+from captioner.filmstrip import Filmstrip, encode_jpeg
 from captioner.names import load_captioner
 from captioner.pretrained import greedy
 from captioner.served import ServedCaptioner

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from captioner.quality import FLAGS, caption_flags, quantile, text_statistics, words
+from captioner.audit.text import quantile, text_statistics
+from captioner.quality import FLAGS, caption_flags, words
 from pipeline.toyworld.scene import sample_shot
 from pipeline.toyworld.wording import caption_shot
 

@@ -10,7 +10,8 @@ import torch
 
 from captioner import train as training
 from captioner.evaluate import evaluate, evaluate_examples
-from captioner.filmstrip import Filmstrip, toy_example
+from captioner.examples import toy_example
+from captioner.filmstrip import Filmstrip
 from captioner.folder import CONFIG_NAME
 from captioner.model import CaptionerConfig, load_model, save_model
 from captioner.train import ENDLESS, HELD_OUT_SEED, TrainConfig, tags_of, train

@@ -23,9 +23,9 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.engine.stage import Stage, Task
 from pipeline.stages.analyze import AnalyzeStage
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
-from tokenizer_stage.encode import EncodeStage, kept_clips
-from tokenizer_stage.sharding import plan_shards
-from tokenizer_stage.vae.builtin import load_vae
+from tokenizer_stage.encode import EncodeStage
+from tokenizer_stage.sharding import kept_clips, plan_shards
+from tokenizer_stage.vae.names import load_vae
 
 SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
 SHARDS = ["--set", "encode.samples_per_shard=4"]

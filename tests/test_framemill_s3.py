@@ -21,8 +21,9 @@ from pipeline import storage
 from pipeline.corpus.corpus import Corpus
 from pipeline.errors import StorageError
 from pipeline.sources.discover import discover
-from pipeline.storage import Storage, local_path, stat
+from pipeline.storage import Storage
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
+from pipeline.uris import local_path, stat
 
 pytestmark = pytest.mark.slow
 BUCKET = "s3://bucket"

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, EncodeConfig, fingerprint, load_config, to_toml
+from pipeline.config import Config, EncodeConfig, load_config
 from pipeline.errors import ConfigError
+from pipeline.settings import fingerprint, to_toml
 
 
 def test_toml_round_trip(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import INPUTS_PATH, Corpus, part_key
+from pipeline.corpus.corpus import INPUTS_PATH, Corpus
+from pipeline.engine.tasks import part_key
 from pipeline.errors import FormatError, UsageError
 
 SOURCE = {"status": "ok", "kind": "video"}

@@ -11,7 +11,8 @@ from pipeline.dedup.alignment import align, mirror
 from pipeline.dedup.groups import best_of, grouped, perceptual_pairs, same_footage
 from pipeline.dedup.moments import candidate_pairs, moments
 from pipeline.dedup.print_store import PrintList
-from pipeline.dedup.prints import PRINT_SIZE, block_mean, clip_print, hamming, perceptual_hash
+from pipeline.dedup.prints import PRINT_SIZE, clip_print
+from pipeline.media.phash import block_mean, hamming, perceptual_hash
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 

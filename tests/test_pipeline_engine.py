@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.corpus.corpus import plan_tasks
 from pipeline.engine.runner import Executor, LocalExecutor, run
 from pipeline.engine.stage import Output, Resources, Task, TaskResult
+from pipeline.engine.tasks import plan_tasks
 from pipeline.errors import MediaError, ModelError
 
 

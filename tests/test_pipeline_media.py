@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from pipeline.config import AnalyzeConfig
-from pipeline.dedup.prints import perceptual_hash
 from pipeline.engine.stage import Failure, guard
 from pipeline.errors import MediaError, UsageError
+from pipeline.media.phash import perceptual_hash
 from pipeline.onepass import pieces as parts
 from pipeline.sandbox.sandbox import Sandbox
 

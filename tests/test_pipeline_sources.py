@@ -20,7 +20,7 @@ from pipeline.errors import StorageError, UsageError
 from pipeline.sources.discover import Discovered, discover
 from pipeline.sources.manifests import facts_of
 from pipeline.stages.analyze import AnalyzeStage
-from pipeline.storage import local_path
+from pipeline.uris import local_path
 
 
 def test_folders_files_and_what_is_left_out(tmp_path: Path) -> None:

@@ -7,16 +7,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.config import SHORT_RULES, Config, JudgeConfig, build, load_config, to_toml
+from pipeline.config import SHORT_RULES, Config, JudgeConfig, load_config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.dedup.groups import PAIRS
 from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import ConfigError
+from pipeline.rule_grammar import rules_of
+from pipeline.settings import build, to_toml
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import judge, judge_corpus, what_if, what_if_lines
-from pipeline.stages.rules import PRESETS, resolved, rules_of
+from pipeline.stages.rules import PRESETS, resolved
 
 GOOD = {
     "motion": 0.1,

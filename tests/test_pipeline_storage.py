@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.storage import Storage, local_path, stat
+from pipeline.storage import Storage
+from pipeline.uris import local_path, stat
 
 
 def test_round_trip_and_ranges(tmp_path: Path) -> None:

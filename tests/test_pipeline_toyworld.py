@@ -43,7 +43,8 @@ CONFIG = ToyWorldConfig(
 
 def decoded(path: str) -> np.ndarray:
     """Runs in a child process: codec libraries stay out of the process that other tests fill with torch."""
-    from pipeline.media.decode import Damage, decode
+    from pipeline.media.decode import decode
+    from pipeline.media.frames import Damage
 
     frames = list(decode(path, Damage(), max_pixels=10**7))
     return np.stack([f.rgb(f.picture.width, f.picture.height) for f in frames])

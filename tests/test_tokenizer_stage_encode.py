@@ -20,8 +20,8 @@ from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import judge_corpus
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
-from tokenizer_stage.encode import EncodeStage, encode_corpus, kept_clips
-from tokenizer_stage.sharding import plan_shards
+from tokenizer_stage.encode import EncodeStage, encode_corpus
+from tokenizer_stage.sharding import kept_clips, plan_shards
 from tokenizer_stage.verify import verify
 
 CONFIG = Config(encode=EncodeConfig(samples_per_shard=4))
@@ -184,6 +184,6 @@ def test_a_worker_with_other_weights_refuses() -> None:
 
 
 def load_sha() -> str:
-    from tokenizer_stage.vae.builtin import load_vae
+    from tokenizer_stage.vae.names import load_vae
 
     return load_vae("builtin:").weights_sha256

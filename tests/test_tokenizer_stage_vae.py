@@ -10,8 +10,9 @@ from torch import Tensor
 from pipeline.errors import ModelError
 from pipeline.toyworld.render import render_frames
 from pipeline.toyworld.scene import sample_shot
-from tokenizer_stage.vae.builtin import BuiltinSpec, BuiltinVAE, load_builtin, load_vae, save_builtin
+from tokenizer_stage.vae.builtin import BuiltinSpec, BuiltinVAE, load_builtin, save_builtin
 from tokenizer_stage.vae.evaluate import psnr_db, reconstruct_closed_form
+from tokenizer_stage.vae.names import load_vae
 from tokenizer_stage.vae.pca import fit_linear, from_blocks, to_blocks
 from tokenizer_stage.vae.pixels import check_video, to_frames, to_video
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from pipeline.corpus.shards import LatentsInfo
 from pipeline.errors import UsageError
-from training.checkpoint import Lineage, Trained
 from training.config import FlowConfig, ModelConfig
 from training.diffusion import euler, time_grid
 from training.layout import layout_of
@@ -27,6 +26,7 @@ from training.sample import (
     sample_to_file,
 )
 from training.text import CachedTextEncoder
+from training.trained import Lineage, Trained
 
 CONFIG = SampleConfig(prompt="a red circle", width_px=32, height_px=24, frames=5, steps=2, cfg=3.0)
 INFO = LatentsInfo(

@@ -15,12 +15,14 @@ from pipeline.corpus.shards import LatentsInfo, Sample, info_to_toml, write_shar
 from pipeline.errors import ConfigError, FormatError, ModelError, UsageError
 from pipeline.storage import Storage
 from training import train as training_loop
-from training.checkpoint import finished, load_trained, save_bundle
+from training.bundle import save_bundle
+from training.checkpoint import finished
 from training.config import ModelConfig, TrainConfig
 from training.loader import choose_caption, open_dataset
 from training.rng import keyed
 from training.text import CachedTextEncoder
 from training.train import Trainer
+from training.trained import load_trained
 
 CHANNELS = 4
 COLOURS = {"red": 2.0, "blue": -2.0}

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.config import Config, EncodeConfig, fingerprint
+from pipeline.config import Config, EncodeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import has_failed
@@ -34,9 +33,15 @@ from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, Task
 from pipeline.errors import MediaError, ModelError
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
-from pipeline.storage import Storage, local_path
-from tokenizer_stage.sharding import CAPTION_COLUMNS, CLIP_COLUMNS, PROVENANCE_COLUMNS, plan_shards
-from tokenizer_stage.vae.geometry import frame_rate, frame_times, target_geometry
+from pipeline.settings import fingerprint
+from pipeline.storage import Storage
+from pipeline.uris import local_path
+from tokenizer_stage.sharding import (
+    CAPTION_COLUMNS,
+    kept_clips,
+    plan_shards,
+)
+from tokenizer_stage.vae.spans import read_frames, span_of
 
 STAGE_VERSION = 2
 RECORD_COLUMNS = (
@@ -50,45 +55,6 @@ RECORD_COLUMNS = (
     "tags",
     "latent_key",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Span:
-    """What of a clip is encoded: frame times and the crop and size of each frame, in source pixels."""
-
-    times_s: tuple[float, ...]
-    fps: float
-    crop: tuple[int, int, int, int]
-    width_px: int
-    height_px: int
-
-
-def span_of(row: dict[str, Any], config: EncodeConfig, stride_s: int) -> Span:
-    """The span of a clip row under a config: the geometry of its active picture, times from its start."""
-    x, y, width, height = row["crop"]
-    geometry = target_geometry(width, height, config.area_px, stride_s)
-    fps = frame_rate(config.fps, row["fps"])
-    left, top, crop_width, crop_height = geometry.crop
-    return Span(
-        times_s=tuple(frame_times(row["start_s"], row["end_s"], fps, config.max_frames)),
-        fps=fps,
-        crop=(x + left, y + top, crop_width, crop_height),
-        width_px=geometry.width_px,
-        height_px=geometry.height_px,
-    )
-
-
-def read_frames(box: Sandbox, path: str, row: dict[str, Any], span: Span) -> np.ndarray:
-    """The frames of a span, uint8 `[T, H, W, 3]`."""
-    return box.read_span(
-        path,
-        kind=row["kind"],
-        times_s=span.times_s,
-        crop=span.crop,
-        width_px=span.width_px,
-        height_px=span.height_px,
-        expected_phash=row["phash"][0] if row["phash"] else None,
-    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -108,7 +74,7 @@ class EncodeStage:
     def setup(self) -> None:
         import torch
 
-        from tokenizer_stage.vae.builtin import load_vae
+        from tokenizer_stage.vae.names import load_vae
 
         torch.set_num_threads(1)  # rounding depends on the number of threads
         self._vae, self._box = load_vae(self.config.vae), Sandbox()
@@ -198,7 +164,7 @@ def encode_corpus(
 ) -> RunSummary:
     """Brings the latent set `config.encode.name` up to date with the kept clips; does only what is open,
     and the clips that failed when asked to."""
-    from tokenizer_stage.vae.builtin import load_vae
+    from tokenizer_stage.vae.names import load_vae
 
     vae = load_vae(config.encode.vae)
     name = config.encode.name
@@ -228,33 +194,6 @@ def encode_corpus(
     if not summary.lost and not corpus.storage.exists(f"{folder}/{INDEX_NAME}"):
         _finish(corpus, folder, tasks, info)
     return summary
-
-
-def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
-    """A plan row for every kept clip, with captions where there are any."""
-    judged = corpus.judged()
-    kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
-    clips = corpus.clips()
-    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=kept.combine_chunks()))
-    names = ["source_id", "uri", *PROVENANCE_COLUMNS]
-    sources = {  # of equal files the first by uri
-        row.pop("source_id"): row for row in reversed(corpus.sources().select(names).to_pylist())
-    }
-    captions = {row["clip_id"]: row for row in _captions(corpus, captioner)}
-    none = dict.fromkeys(CAPTION_COLUMNS)
-    return [
-        row
-        | {name: captions.get(row["clip_id"], none)[name] for name in CAPTION_COLUMNS}
-        | sources[row["source_id"]]
-        for row in clips.select(CLIP_COLUMNS).to_pylist()
-    ]
-
-
-def _captions(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
-    """The captions that are baked into the samples: the configured captioner's, when it has run."""
-    names = [s.removeprefix("captions/") for s in corpus.fingerprints() if s.startswith("captions/")]
-    rows = [row for name in sorted(names) for row in corpus.captions(name).to_pylist()]
-    return [row for row in rows if row["status"] == "ok" and row["captioner"] == captioner]
 
 
 def _drop_stale(corpus: Corpus, folder: str, tasks: list[Task]) -> set[str]:

@@ -11,11 +11,13 @@ import hashlib
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.config import fingerprint
-from pipeline.corpus.corpus import part_key
+from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.tables import CAPTIONS, CLIPS, PROVENANCE
 from pipeline.engine.stage import Task
+from pipeline.engine.tasks import part_key
+from pipeline.settings import fingerprint
 
 CAPTION_COLUMNS = ("short", "detailed", "original", "captioner")
 CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
@@ -83,3 +85,30 @@ def _row_hash(row: dict[str, Any]) -> str:
     """Everything of a clip that its sample depends on; not where its file lies, nor its new captions."""
     known = {name: row[name] for name in PROVENANCE_COLUMNS if row.get(name) is not None}
     return fingerprint({name: row[name] for name in CLIP_COLUMNS} | known)
+
+
+def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
+    """A plan row for every kept clip, with captions where there are any."""
+    judged = corpus.judged()
+    kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
+    clips = corpus.clips()
+    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=kept.combine_chunks()))
+    names = ["source_id", "uri", *PROVENANCE_COLUMNS]
+    sources = {  # of equal files the first by uri
+        row.pop("source_id"): row for row in reversed(corpus.sources().select(names).to_pylist())
+    }
+    captions = {row["clip_id"]: row for row in _captions(corpus, captioner)}
+    none = dict.fromkeys(CAPTION_COLUMNS)
+    return [
+        row
+        | {name: captions.get(row["clip_id"], none)[name] for name in CAPTION_COLUMNS}
+        | sources[row["source_id"]]
+        for row in clips.select(CLIP_COLUMNS).to_pylist()
+    ]
+
+
+def _captions(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
+    """The captions that are baked into the samples: the configured captioner's, when it has run."""
+    names = [s.removeprefix("captions/") for s in corpus.fingerprints() if s.startswith("captions/")]
+    rows = [row for name in sorted(names) for row in corpus.captions(name).to_pylist()]
+    return [row for row in rows if row["status"] == "ok" and row["captioner"] == captioner]

@@ -18,11 +18,12 @@ from pipeline.corpus.shards import ShardReader
 from pipeline.corpus.takedown import traces
 from pipeline.errors import FramemillError
 from pipeline.sandbox.sandbox import Sandbox
-from pipeline.storage import local_path
-from tokenizer_stage.encode import kept_clips, read_frames, span_of
-from tokenizer_stage.vae.builtin import load_vae
+from pipeline.uris import local_path
+from tokenizer_stage.sharding import kept_clips
 from tokenizer_stage.vae.evaluate import psnr_db
+from tokenizer_stage.vae.names import load_vae
 from tokenizer_stage.vae.pixels import to_video
+from tokenizer_stage.vae.spans import read_frames, span_of
 
 MAX_ERRORS = 100
 MAX_DRIFT = 0.02  # re-encoded against stored, in standard deviations; float16 rounds at 0.0005

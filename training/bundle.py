@@ -6,13 +6,18 @@ and the measured curve of this run and of the one it started from. FOLDER is tra
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import BUILTIN_FOLDER, load_trained, save_bundle
+from safetensors.torch import save
+
+from training.checkpoint import FORMAT_VERSION
+from training.trained import BUILTIN_FOLDER, Trained, load_trained
 
 CURVE_STEPS = 100  # one point of the curve
 
@@ -52,3 +57,47 @@ def _parent(init: str) -> dict[str, Any] | None:
 
 if __name__ == "__main__":
     bundle(Path(sys.argv[1]), *(Path(folder) for folder in sys.argv[2:3]))
+
+
+def curve_of(name: str) -> list[dict[str, Any]]:
+    """How the training of a trained model went, a line a logged step: a run's metrics, or the curve kept
+    with a bundle, after that of the bundle it started from; the step counts on, and `resumed` marks where."""
+    scheme, colon, rest = name.partition(":")
+    if not (colon and scheme == "builtin"):
+        metrics = Path(name) / "metrics.jsonl"
+        return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+    description = json.loads(((Path(rest) if rest else BUILTIN_FOLDER) / "builtin.json").read_text())
+    points: list[dict[str, Any]] = []
+    for made in _ancestry(description["training"]):
+        before = points[-1]["step"] if points else 0
+        fresh = [point | {"step": before + point["step"]} for point in made["curve"]]
+        points += [fresh[0] | {"resumed": True}, *fresh[1:]] if points else fresh
+    return points
+
+
+def _ancestry(made: dict[str, Any]) -> list[dict[str, Any]]:
+    """The trainings that led to a bundle, the first one first."""
+    parent = made.get("parent")
+    return [*(_ancestry(parent) if parent else []), made]
+
+
+def save_bundle(trained: Trained, folder: Path, training: dict[str, Any]) -> None:
+    """Writes a model as shipped: float16 weights, then the JSON that names their hash and their making."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save({name: value.half().contiguous() for name, value in trained.model.state_dict().items()})
+    description = {
+        "format_version": FORMAT_VERSION,
+        "step": trained.step,
+        "model": dataclasses.asdict(trained.model.config),
+        "flow": dataclasses.asdict(trained.flow),
+        "lineage": dataclasses.asdict(trained.lineage),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "training": training,
+    }
+    for name, data in (
+        ("builtin.safetensors", weights),
+        ("builtin.json", (json.dumps(description, indent=1) + "\n").encode()),
+    ):
+        temporary = folder / f".{name}.tmp"
+        temporary.write_bytes(data)
+        temporary.replace(folder / name)

@@ -19,10 +19,10 @@ from PIL import Image
 
 from captioner.filmstrip import Filmstrip
 from captioner.names import load_captioner
-from pipeline.config import build
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.stage import Failure
 from pipeline.progress import Progress
+from pipeline.settings import build
 from pipeline.toyworld.facts import FactScore, parse_facts, score_all, score_by_kind
 from pipeline.toyworld.render import render_frames
 from pipeline.toyworld.scene import Fact, Shot, sample_shot

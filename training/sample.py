@@ -23,12 +23,13 @@ from torch import Tensor
 from pipeline.corpus.shards import LatentsInfo
 from pipeline.errors import FormatError, UsageError
 from pipeline.sandbox.sandbox import Sandbox
-from tokenizer_stage.vae.builtin import VideoVAE, load_vae
-from training.checkpoint import Trained, load_trained
+from tokenizer_stage.vae.builtin import VideoVAE
+from tokenizer_stage.vae.names import load_vae
 from training.diffusion import Velocity, draw_noise, euler, heun, time_grid
 from training.layout import Layout, Shape, layout_of, tokens_of, unpatchify
 from training.model import NoiseLevels
 from training.text import TextEncoder, load_text_encoder
+from training.trained import Trained, load_trained
 
 SAMPLERS = {"euler": euler, "heun": heun}
 SHEET_FRAMES = 9

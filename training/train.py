@@ -18,16 +18,8 @@ import torch
 
 from pipeline.corpus.corpus import Corpus
 from pipeline.errors import ConfigError
-from training.checkpoint import (
-    Lineage,
-    curve_of,
-    finished,
-    lineage_to_json,
-    load_trained,
-    read_state,
-    restore,
-    save_checkpoint,
-)
+from training.bundle import curve_of
+from training.checkpoint import finished, read_state, restore, save_checkpoint
 from training.config import TrainConfig
 from training.diffusion import channel_weights, corrupt, draw_noise, draw_times, sample_losses
 from training.ema import Ema
@@ -37,6 +29,7 @@ from training.model import NoiseLevels, VideoDiT
 from training.optim import Optimizers, learning_rate
 from training.sample import SampleConfig, default_size, sample_to_file
 from training.text import TextEncoder, load_text_encoder
+from training.trained import Lineage, load_trained
 from training.validate import Validation, held_out_batches, validate
 
 Progress = Callable[[int, int, Mapping[str, object]], None]
@@ -174,7 +167,7 @@ class Trainer:
         state = {
             "model": dataclasses.asdict(self.config.model),
             "flow": dataclasses.asdict(self.config.flow),
-            "lineage": lineage_to_json(self.lineage),
+            "lineage": dataclasses.asdict(self.lineage),
         }
         keep = self.config.keep_checkpoints
         save_checkpoint(self.run, self.step, self.model, self.ema, self.optimizers, state, keep)

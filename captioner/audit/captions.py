@@ -9,7 +9,8 @@ from typing import Any
 
 from captioner.audit.charts import Series, histogram, proportional_bar
 from captioner.audit.markup import Html, count, el, join, number, percent, table
-from captioner.quality import FLAGS, TextStatistics, quantile, text_statistics
+from captioner.audit.text import TextStatistics, quantile, text_statistics
+from captioner.quality import FLAGS
 
 COMPARED_WORDS = 10_000  # diversity falls with length: captioners are compared over equally many words
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from captioner.audit.markup import Html, count, el, number
-from captioner.quality import quantile
+from captioner.audit.text import quantile
 
 _WIDTH, _HEIGHT = 260, 150  # view box; drawn 235 to 370 px wide, so 11 px text stays legible
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 6, 8, 32

@@ -21,6 +21,7 @@ from typing import Any
 
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import UsageError
+from pipeline.media.frames import Damage
 from pipeline.sources.discover import discover
 
 REPEATS = 3
@@ -145,7 +146,7 @@ def _measure(file: str) -> dict[str, Any]:
     info = media.probe(path)
 
     def bare() -> int:
-        frames = media.decode(path, media.Damage(), max_pixels=config.max_pixels)
+        frames = media.decode(path, Damage(), max_pixels=config.max_pixels)
         return sum(1 for _ in frames)
 
     def whole() -> None:

@@ -24,11 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.config import AnalyzeConfig
+from pipeline.corpus.corpus import PIECES_FOLDER
 from pipeline.engine.stage import Task
 from pipeline.errors import UsageError
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.stages.analyze import AnalyzeStage
-from pipeline.stages.long_sources import FOLDER
 
 LIMIT_GB = 1.5
 DEADLINE_S = 6 * 3600.0
@@ -44,7 +44,7 @@ def bench_long(media: str, *, hours: float, parts: int) -> dict[str, Any]:
         command = [sys.executable, "-m", "pipeline.bench.long", media, _source(root), str(hours * 3600)]
         subprocess.run(command, check=True, cwd=Path(__file__).resolve().parents[2])
         config = replace(AnalyzeConfig(), segment_s=hours * 3600 / parts, deadline_s=DEADLINE_S)
-        (root / FOLDER).mkdir()
+        (root / PIECES_FOLDER).mkdir()
         began = time.monotonic()
         with ThreadPoolExecutor(parts) as pool:
             peaks_gb = list(pool.map(partial(_watch, root, config, parts), range(parts)))
@@ -131,10 +131,10 @@ def _source(root: Path) -> str:
 
 
 def _part(part: int) -> str:
-    return f"{FOLDER}/{part}"
+    return f"{PIECES_FOLDER}/{part}"
 
 
 if __name__ == "__main__":  # in a process of its own: it touches a codec
-    from pipeline.media.decode import loop_video
+    from pipeline.media.encode import loop_video
 
     loop_video(sys.argv[1], sys.argv[2], float(sys.argv[3]))

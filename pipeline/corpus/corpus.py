@@ -15,35 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Config, build, fingerprint, to_toml
+from pipeline.config import Config
 from pipeline.corpus import tables
-from pipeline.engine.stage import Task
 from pipeline.errors import FormatError, UsageError
+from pipeline.settings import build, fingerprint, to_toml
 from pipeline.storage import Storage, is_remote
 
 INPUTS_PATH = "inputs.parquet"
 JUDGED_PATH = "judged.parquet"
 CONFIG_PATH = "corpus.toml"
 TAKEDOWNS_PATH = "takedowns.parquet"
+PIECES_FOLDER = "segments"  # packed pieces of long sources, until they are joined
 TAKEN_DOWN = "taken down"  # a source's status
 FORMAT_VERSION = 1
-
-
-def part_key(stage_fingerprint: str, item_ids: Iterable[str]) -> str:
-    """The name of the part that a stage makes from these items."""
-    return f"{stage_fingerprint[:8]}-{fingerprint(list(item_ids))}"
-
-
-def plan_tasks(
-    inputs: pa.Table, id_column: str, done: set[str], stage_fingerprint: str, per_task: int
-) -> list[Task]:
-    """The rows not done yet, in table order, `per_task` to a task. Leaving whole finished tasks out of
-    a sorted table leaves the borders of the others where they were, so a resumed run makes the same parts."""
-    todo = inputs.filter(
-        pc.invert(pc.is_in(inputs[id_column], value_set=pa.array(sorted(done), pa.string())))
-    )
-    chunks = [todo.slice(start, per_task) for start in range(0, todo.num_rows, per_task)]
-    return [Task(key=part_key(stage_fingerprint, c[id_column].to_pylist()), inputs=c) for c in chunks]
 
 
 class Corpus:
@@ -67,7 +51,10 @@ class Corpus:
         try:
             values = tomllib.loads(self.storage.read_bytes(CONFIG_PATH).decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise FormatError(f"{self.root}/{CONFIG_PATH} is not TOML: {error}") from error
+            raise FormatError(
+                f"{self.root}/{CONFIG_PATH} is not TOML: {error}",
+                fix=f"delete it and run framemill analyze SRC --out {self.root}: whole parts are kept",
+            ) from error
         if values.get("corpus", {}).get("format_version") != FORMAT_VERSION:
             raise FormatError(
                 f"{self.root} has another corpus format", expected=f"format_version {FORMAT_VERSION}"
@@ -85,10 +72,9 @@ class Corpus:
 
     def record(self, config: Config, stage: str, stage_fingerprint: str) -> None:
         """Makes this the corpus's config and the stage's fingerprint current, atomically."""
-        prints = {**self.fingerprints(), stage: stage_fingerprint}
-        lines = [f'"{name}" = "{value}"' for name, value in sorted(prints.items())]
-        head = f"[corpus]\nformat_version = {FORMAT_VERSION}\n"
-        text = f"{head}\n[fingerprints]\n" + "\n".join(lines) + f"\n\n{to_toml(config)}"
+        fingerprints = dict(sorted({**self.fingerprints(), stage: stage_fingerprint}.items()))
+        head = {"corpus": {"format_version": FORMAT_VERSION}, "fingerprints": fingerprints}
+        text = to_toml(head, config)
         data = text.encode()
         if not (self.storage.exists(CONFIG_PATH) and self.storage.read_bytes(CONFIG_PATH) == data):
             self.storage.write_bytes(CONFIG_PATH, data)
@@ -111,6 +97,11 @@ class Corpus:
                 ) from error
             self.storage.sweep_temporary()
             yield
+
+    def sweep_pieces(self) -> None:
+        """Deletes all pieces of long sources: nothing is open any more, or what is can be made again."""
+        for name in self.storage.list(PIECES_FOLDER):
+            self.storage.delete(f"{PIECES_FOLDER}/{name}")
 
     # -- tables -----------------------------------------------------------------------------------
 

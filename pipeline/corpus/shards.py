@@ -20,6 +20,7 @@ import pyarrow as pa
 from pipeline import tars
 from pipeline.corpus import tables
 from pipeline.errors import FormatError
+from pipeline.settings import build, to_toml
 from pipeline.storage import Storage, sha256_hex
 
 FORMAT_VERSION = 1
@@ -166,8 +167,6 @@ def read_tar(data: bytes) -> list[Sample]:
 
 
 def info_to_toml(info: LatentsInfo) -> bytes:
-    from pipeline.config import to_toml
-
     return to_toml(info).encode()
 
 
@@ -180,6 +179,4 @@ def read_info(storage: Storage) -> LatentsInfo:
             expected=f"format {FORMAT_VERSION}",
             fix="encode again with this version of framemill",
         )
-    from pipeline.config import build
-
     return build(LatentsInfo, values)

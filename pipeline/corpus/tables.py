@@ -7,11 +7,13 @@ applied), `crop` is [x, y, width, height] of the active picture.
 
 import io
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import rule_grammar
 from pipeline.errors import FormatError
 
 GROUP = 256  # rows of a row group, where a table is written from rows
@@ -65,34 +67,7 @@ SOURCES = pa.schema(  # a row an input file, failures included
 )
 
 SIGNALS = pa.struct(  # units and ranges: pipeline/signals/measure.py; null = not measured
-    [
-        (name, F32)
-        for name in (
-            "motion",
-            "camera_motion",
-            "pan",
-            "tilt",
-            "zoom",
-            "roll",
-            "shake",
-            "sharpness",
-            "blockiness",
-            "noise",
-            "quality",
-            "interlacing",
-            "luma",
-            "contrast",
-            "saturation",
-            "underexposed",
-            "overexposed",
-            "static_ratio",
-            "duplicate_ratio",
-            "black_ratio",
-            "flicker",
-            "text_area",
-            "logo_area",
-        )
-    ]
+    [(name, F32) for name in rule_grammar.SIGNALS]
 )
 
 CLIPS = pa.schema(  # a row a shot, also one too short or too bad to keep
@@ -257,3 +232,12 @@ def from_parquet(data: bytes | memoryview, schema: pa.Schema, columns: list[str]
             expected=f"columns {', '.join(wanted.names)}",
             fix="run the command again with an empty --out folder",
         ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceAnalysis:
+    """Rows of the sources, clips and strips tables for one file, without the columns that name the file."""
+
+    source: dict[str, Any]
+    clips: list[dict[str, Any]]
+    strips: list[dict[str, Any]]

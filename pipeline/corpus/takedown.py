@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEDOWNS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.shards import INDEX_NAME, read_tar, write_shard
-from pipeline.errors import UsageError
-from pipeline.stages.long_sources import sweep_segments
+from pipeline.errors import StorageError, UsageError
+from pipeline.uris import tar_members
 
 ID_COLUMNS = {"source_id", "clip_id", "status"}
 ANALYZED = ("clips", "strips")  # their parts share keys with those of sources/
@@ -54,7 +54,7 @@ def take_down(corpus: Corpus, names: Sequence[str], *, reason: str = "", dry_run
     if dry_run:
         return found
     _bury(corpus, found, reason)
-    sweep_segments(corpus)  # half-done analyses; they can be made again
+    corpus.sweep_pieces()  # half-done analyses; they can be made again
     indexes = [path for path in found.tables if path.endswith(INDEX_NAME)]
     for path in (*found.report, *indexes):
         corpus.storage.delete(path)  # no reader may follow an index into a tar that changes
@@ -203,7 +203,11 @@ def _tars_with(corpus: Corpus, ids: set[str]) -> list[str]:
     found = []
     for folder in _latent_sets(corpus):
         for name in corpus.storage.list(folder, ".tar"):
-            keys = (member.name for member in corpus.storage.members(f"{folder}/{name}"))
+            path = f"{corpus.root}/{folder}/{name}"
+            members, problem = tar_members(path)
+            if problem:
+                raise StorageError(f"cannot read {path}: {problem}")
+            keys = (member.name for member in members)
             if any(key.partition("-")[0] in ids for key in keys):
                 found.append(f"{folder}/{name}")
     return found

@@ -1,8 +1,7 @@
-"""Fingerprints: what is kept of a clip so that copies of it can be found without decoding it again.
+"""Prints: what is kept of a clip so that copies of it can be found without decoding it again.
 
-In: uint8 arrays. Out: a *print*, the clip as a tiny film (four samples a second of 12 x 12 luma and
-2 x 4 x 4 chroma cells of its active picture, 0.7 KB a second), and 64-bit perceptual hashes of single
-pictures (pHash, Zauner 2010) that survive scaling, re-encoding and small brightness changes. Never: files.
+In: uint8 arrays. Out: a *print*, the clip as a tiny film: four samples a second of 12 x 12 luma and 2 x 4 x 4
+chroma cells of its active picture, 0.7 KB a second. Never: files.
 """
 
 from functools import lru_cache
@@ -14,27 +13,16 @@ PRINT_MAX = 1200  # samples, five minutes; what comes later in one shot is not c
 PRINT_LUMA, PRINT_CHROMA = 12, 4  # cells along a side
 PRINT_SIZE = PRINT_LUMA**2 + 2 * PRINT_CHROMA**2  # 176 bytes a sample
 
-SIDE = 32  # the picture is averaged down to SIDE x SIDE before the transform
-_K = np.arange(SIDE)
-DCT = np.cos(np.pi * (2 * _K[None, :] + 1) * _K[:, None] / (2 * SIDE)).astype(
-    np.float32
-)  # [SIDE, SIDE], DCT-II
-# The 64 lowest frequencies without the constant one, in zigzag order (ties by row).
-LOWEST = sorted(
-    ((u, v) for u in range(SIDE) for v in range(SIDE) if u + v), key=lambda f: (f[0] + f[1], f[0])
-)[:64]
-_ROWS, _COLUMNS = np.array(LOWEST).T
-
 
 def clip_print(
     frames: np.ndarray, times_s: np.ndarray, end_s: float, active: tuple[float, float, float, float]
 ) -> np.ndarray:
     """The print of a clip, uint8 [S, PRINT_SIZE].
 
-    `frames` uint8 [N, 384] are coarse grids of the whole picture (`shots.descriptor`), `times_s` [N] when
-    each comes on screen, `active` the [left, top, right, bottom] of the active picture as shares of the
-    whole. A sample is what was on screen during its quarter of a second, so that the frame rate leaves no
-    trace.
+    `frames` uint8 [N, 384] are coarse grids of the whole picture (pipeline/shots/descriptor.py), `times_s`
+    [N] when each comes on screen, `active` the [left, top, right, bottom] of the active picture as shares
+    of the whole. A sample is what was on screen during its quarter of a second, so that the frame rate
+    leaves no trace.
     """
     starts_s = np.asarray(times_s, np.float64) - times_s[0]
     ends_s = np.append(starts_s[1:], max(float(end_s) - float(times_s[0]), starts_s[-1] + 1e-3))
@@ -92,50 +80,9 @@ def overlap_weights(cells: int, size: int, part: tuple[float, float]) -> np.ndar
     return weights
 
 
-def perceptual_hash(pixels: np.ndarray) -> int:
-    """64 bits of uint8 [H, W] or [H, W, 3]: which low frequencies lie above their median."""
-    return _bits(_coefficients(pixels))
-
-
-def hamming(a: int, b: int) -> int:
-    """Bits that differ, 0 to 64."""
-    return (a ^ b).bit_count()
-
-
-def luma(pixels: np.ndarray) -> np.ndarray:
-    """Float32 luma [H, W], 0 to 255, of uint8 [H, W] or RGB [H, W, 3] (Rec. 601 weights)."""
-    if pixels.ndim == 2:
-        return pixels.astype(np.float32)
-    return pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-
-
-def block_mean(plane: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Area average of [H, W] to float32 [rows, columns]; cells share no pixel and leave none out when H
-    >= rows."""
-    high, wide = plane.shape
-    if high < rows or wide < columns:
-        plane = np.repeat(np.repeat(plane, -(-rows // high), axis=0), -(-columns // wide), axis=1)
-        high, wide = plane.shape
-    top = np.arange(rows) * high // rows
-    left = np.arange(columns) * wide // columns
-    sums = np.add.reduceat(np.add.reduceat(plane, top, axis=0, dtype=np.float32), left, axis=1)
-    counts = np.outer(np.diff(np.append(top, high)), np.diff(np.append(left, wide)))
-    return sums / counts.astype(np.float32)  # [rows, columns]
-
-
 def _planes(grids: np.ndarray) -> list[np.ndarray]:
     """Luma [N, 16, 16] and two chroma planes [N, 8, 8] of grids [N, 384]."""
     luma_size, chroma_size = 256, 64
     ends = (luma_size, luma_size + chroma_size)
     parts = np.split(grids, ends, axis=1)
     return [p.reshape(len(grids), round(p.shape[1] ** 0.5), -1) for p in parts]
-
-
-def _coefficients(pixels: np.ndarray) -> np.ndarray:
-    small = block_mean(luma(pixels), SIDE, SIDE)  # [SIDE, SIDE]
-    return (DCT @ small @ DCT.T)[_ROWS, _COLUMNS]  # [64]
-
-
-def _bits(coefficients: np.ndarray) -> int:
-    above = coefficients > np.median(coefficients)
-    return int.from_bytes(np.packbits(above).tobytes(), "big")

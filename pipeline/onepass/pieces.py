@@ -21,13 +21,15 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import AnalyzeConfig
+from pipeline.corpus.tables import SourceAnalysis
 from pipeline.errors import MediaError
 from pipeline.media import decode as media
 from pipeline.media import stills
+from pipeline.media.frames import Damage, Frame
 from pipeline.onepass import rows as onepass
 from pipeline.onepass.candidates import LOOK_BACK_S
 from pipeline.onepass.watch import Seen, between, join, jpeg, watch
-from pipeline.sandbox.sandbox import Buffer, SourceAnalysis
+from pipeline.storage import Buffer
 
 LAST_LONGER = 0.1  # of a part: headers round up, and a sliver is not worth a seek
 LENGTH = struct.Struct("<q")
@@ -59,7 +61,7 @@ def count_parts(path: Path, config: AnalyzeConfig) -> int:
 
 def watch_part(path: Path, config: AnalyzeConfig, part: int, parts: int) -> bytes:
     """The pass over part `part` of `parts`, packed."""
-    info, damage = media.probe(path), media.Damage()
+    info, damage = media.probe(path), Damage()
     start_s, end_s = part * config.segment_s, (part + 1) * config.segment_s
     opens, ends = part == 0, part == parts - 1
     if opens:
@@ -97,7 +99,7 @@ def join_parts(path: Path, config: AnalyzeConfig, packed: Sequence[Buffer]) -> S
         _check(a.tail_times_s, a.tail, b.seen.times_s[: len(a.tail)], b.seen.descriptors[: len(a.tail)])
     whole = join([p.seen for p in parts])
     del parts  # half of what lies in memory by now
-    return onepass.describe(media.probe(path), whole, config, media.Damage())
+    return onepass.describe(media.probe(path), whole, config, Damage())
 
 
 def pack(part: Part, quality: int) -> bytes:
@@ -123,7 +125,7 @@ def unpack(data: Buffer) -> Part:
     return Part(seen=Seen(**(arrays | {"pictures": jpegs})), **around)
 
 
-def _until(frames: Iterable[media.Frame], end_s: float) -> Iterator[media.Frame]:
+def _until(frames: Iterable[Frame], end_s: float) -> Iterator[Frame]:
     """Frames up to the SHARED-th at or after `end_s`."""
     left = SHARED
     for frame in frames:

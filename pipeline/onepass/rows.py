@@ -14,12 +14,14 @@ import numpy as np
 from PIL import Image
 
 from pipeline.config import AnalyzeConfig
-from pipeline.dedup.prints import clip_print, perceptual_hash
+from pipeline.corpus.tables import SourceAnalysis
+from pipeline.dedup.prints import clip_print
 from pipeline.errors import MediaError
 from pipeline.media import decode as media
 from pipeline.media import stills
+from pipeline.media.frames import Damage, MediaInfo
+from pipeline.media.phash import perceptual_hash
 from pipeline.onepass.watch import CLOSE_LONG_PX, JpegBytes, Seen, between, fit, jpeg, watch
-from pipeline.sandbox.sandbox import SourceAnalysis
 from pipeline.shots import boundaries as shots
 from pipeline.shots import detectors
 from pipeline.signals import bars, camera
@@ -35,43 +37,14 @@ def analyze_file(
     return _analyze_still(path, config) if stills.is_still(path) else _analyze_video(path, config, named)
 
 
-def read_crop(
-    path: str | Path,
-    kind: str,
-    times_s: Sequence[float],
-    crop: Sequence[int],
-    width_px: int,
-    height_px: int,
-    expected_phash: int | None,
-    max_pixels: int,
-) -> np.ndarray:
-    """uint8 [T, H, W, 3] RGB of [x, y, w, h] (display pixels) at each time, from a video or a still."""
-    if kind == "image":
-        pixels, _, _ = stills.read_still(path, max_pixels)
-        x, y, w, h = crop
-        still = stills.resize(pixels[y : y + h, x : x + w], width_px, height_px)  # [H, W, 3]
-        return np.repeat(still[None], len(times_s), axis=0)  # [T, H, W, 3]
-    return media.read_span(
-        path, times_s, crop, width_px, height_px, max_pixels=max_pixels, expected_phash=expected_phash
-    )
-
-
-def read_thumbnails(path: str | Path, width_px: int, height_px: int, max_pixels: int) -> np.ndarray:
-    """uint8 [N, H, W, 3] RGB: every frame, scaled; one of a still."""
-    if stills.is_still(path):
-        pixels, _, _ = stills.read_still(path, max_pixels)
-        return stills.resize(pixels, width_px, height_px)[None]  # [1, H, W, 3]
-    return media.thumbnails(path, width_px, height_px, max_pixels=max_pixels)
-
-
 def _analyze_video(
     path: Path, config: AnalyzeConfig, named: Sequence[shots.Boundary] | None
 ) -> SourceAnalysis:
     info = media.probe(path)
-    damage = media.Damage()
+    damage = Damage()
     seen = _watched(path, info, config, damage, threads=media.THREADS)
     if damage.dropped:  # which frames survive depends on the threads: the salvaging pass has one
-        damage = media.Damage()
+        damage = Damage()
         seen = _watched(path, info, config, damage, threads=1)
     if seen is None:
         raise MediaError("no frame can be decoded")
@@ -81,10 +54,10 @@ def _analyze_video(
 
 
 def describe(
-    info: media.MediaInfo,
+    info: MediaInfo,
     seen: Seen,
     config: AnalyzeConfig,
-    damage: media.Damage,
+    damage: Damage,
     named: Sequence[shots.Boundary] | None = None,
 ) -> SourceAnalysis:
     """The rows that follow from what a pass has seen."""
@@ -99,24 +72,22 @@ def describe(
     return SourceAnalysis(source=source, clips=clips, strips=strips)
 
 
-def _watched(
-    path: Path, info: media.MediaInfo, config: AnalyzeConfig, damage: media.Damage, threads: int
-) -> Seen | None:
+def _watched(path: Path, info: MediaInfo, config: AnalyzeConfig, damage: Damage, threads: int) -> Seen | None:
     frames = media.decode(path, damage, max_pixels=config.max_pixels, threads=threads)
     return watch(frames, info, config, damage)
 
 
 def _scenedetect(
-    path: Path, info: media.MediaInfo, seen: Seen, config: AnalyzeConfig, threads: int
+    path: Path, info: MediaInfo, seen: Seen, config: AnalyzeConfig, threads: int
 ) -> list[shots.Boundary]:
     """What one of PySceneDetect's detectors finds: it needs pictures, so the file is decoded once more."""
     size = fit(info.width, info.height, detectors.SCENEDETECT_LONG_PX, least=2)
-    frames = media.decode(path, media.Damage(), max_pixels=config.max_pixels, threads=threads)
+    frames = media.decode(path, Damage(), max_pixels=config.max_pixels, threads=threads)
     fps = (len(seen.times_s) - 1) / float(seen.times_s[-1]) if len(seen.times_s) > 1 else 1.0
     return detectors.scenedetect_boundaries((frame.rgb(*size) for frame in frames), fps, config.shots)
 
 
-def _source_row(info: media.MediaInfo, seen: Seen, damage: media.Damage) -> Rows:
+def _source_row(info: MediaInfo, seen: Seen, damage: Damage) -> Rows:
     times_s = seen.times_s
     steps_s = np.diff(times_s)
     step_s = float(np.median(steps_s)) if len(steps_s) else (1 / info.fps if 0 < info.fps < 1000 else 0.0)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
-from pipeline.media import decode as media
+from pipeline.media.frames import Damage, Frame, MediaInfo
 from pipeline.onepass.candidates import Chooser
 from pipeline.shots.descriptor import descriptors
 from pipeline.signals import measure as signals
@@ -50,10 +50,10 @@ class Seen:
 
 
 def watch(
-    frames: Iterable[media.Frame],
-    info: media.MediaInfo,
+    frames: Iterable[Frame],
+    info: MediaInfo,
     config: AnalyzeConfig,
-    damage: media.Damage,
+    damage: Damage,
     *,
     opens: bool = True,
     ends: bool = True,
@@ -65,7 +65,7 @@ def watch(
     measured: list[tuple[np.ndarray, np.ndarray]] = []  # descriptors and rows, a batch each
     looks: dict[int, dict[str, Any]] = {}  # index → what is kept of a candidate
     raw: list[int] = []  # those whose picture is not encoded
-    last: tuple[media.Frame, np.ndarray] | None = None  # the frame before the batch, its thumbnail's luma
+    last: tuple[Frame, np.ndarray] | None = None  # the frame before the batch, its thumbnail's luma
     for batch, (y, u, v) in _batches(frames, size):
         grids = descriptors(y, u, v)
         measured.append((grids, signals.measure(y, u, v, last[1] if last else None)))
@@ -146,11 +146,11 @@ def jpeg(picture: Picture, quality: int) -> JpegBytes:
 
 
 def _batches(
-    frames: Iterable[media.Frame], size: tuple[int, int]
-) -> Iterator[tuple[list[media.Frame], list[np.ndarray]]]:
+    frames: Iterable[Frame], size: tuple[int, int]
+) -> Iterator[tuple[list[Frame], list[np.ndarray]]]:
     """Batches of frames and their thumbnails' planes, uint8 [B, H, W], [B, H/2, W/2] twice. Each thumbnail
     is made at once, while the picture is in the processor's cache."""
-    batch: list[media.Frame] = []
+    batch: list[Frame] = []
     count = BATCH_FRAMES[0]
     planes: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for frame in frames:
@@ -166,7 +166,7 @@ def _batches(
         yield batch, [np.stack(plane) for plane in zip(*planes, strict=True)]
 
 
-def _look(frame: media.Frame, info: media.MediaInfo, config: AnalyzeConfig, *, close: bool) -> dict[str, Any]:
+def _look(frame: Frame, info: MediaInfo, config: AnalyzeConfig, *, close: bool) -> dict[str, Any]:
     """What is kept of a candidate."""
     picture = frame.small_rgb(*fit(info.width, info.height, config.strip_long_px, least=2))
     look: dict[str, Any] = {"picture": picture}

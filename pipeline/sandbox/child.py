@@ -12,7 +12,6 @@ import resource
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import accumulate, pairwise
@@ -24,14 +23,15 @@ import numpy as np
 from pipeline.config import AnalyzeConfig, ShotConfig
 from pipeline.engine.stage import Failure, guard
 from pipeline.errors import FramemillError, UsageError
-from pipeline.media import decode as media
+from pipeline.media.encode import write_video
+from pipeline.media.spans import read_crop, read_thumbnails
 from pipeline.onepass import pieces as parts
 from pipeline.onepass import rows as onepass
 from pipeline.sandbox.confine import forbid_sockets_and_programs, has_landlock, read_only
-from pipeline.sandbox.sandbox import Buffer, SourceAnalysis, receive, send
+from pipeline.sandbox.wire import Answer, _packed, receive, send
 from pipeline.shots.boundaries import Boundary
+from pipeline.storage import Buffer
 
-Answer = tuple[dict[str, Any], Sequence[Buffer]]
 LARGE_BYTES = 64 << 20  # of an answer
 MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
 
@@ -55,27 +55,17 @@ def _answer(request: dict[str, Any], data: Buffer) -> Answer:
     if function == "length_s":
         return {"length_s": parts.length_s(Path(request["path"]))}, []
     if function == "read_span":
-        span = onepass.read_crop(**request, max_pixels=MAX_PIXELS)
+        span = read_crop(**request, max_pixels=MAX_PIXELS)
         return {"shape": list(span.shape)}, [span.tobytes()]
     if function == "thumbnails":
-        small = onepass.read_thumbnails(**request, max_pixels=MAX_PIXELS)
+        small = read_thumbnails(**request, max_pixels=MAX_PIXELS)
         return {"shape": list(small.shape)}, [small.tobytes()]
     if function == "write_video":
         pixels = np.frombuffer(data, np.uint8).reshape(request["shape"])
         fps = Fraction(request["fps"]).limit_denominator(1001)
-        media.write_video(request["path"], pixels, fps, crf=request["crf"])
+        write_video(request["path"], pixels, fps, crf=request["crf"])
         return {}, []
     raise UsageError(f"no function {function!r}")
-
-
-def _packed(found: SourceAnalysis) -> Answer:
-    buffers = [[*strip["frames"], strip["print"]] for strip in found.strips]
-    frames = [buffer for several in buffers for buffer in several]
-    strips = [
-        s | {"frames": None, "print": None, "sizes": [len(b) for b in several]}
-        for s, several in zip(found.strips, buffers, strict=True)
-    ]
-    return {"source": found.source, "clips": found.clips, "strips": strips}, frames
 
 
 def _serve(memory_bytes: int) -> None:

@@ -7,40 +7,28 @@ exchange one JSON header and raw buffers over pipes, never pickles. The child ha
 secrets: of the environment it gets what PASSED_ON names.
 """
 
-import json
 import os
-import select
 import signal
-import struct
 import subprocess
 import sys
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from pipeline.config import AnalyzeConfig
+from pipeline.corpus.tables import SourceAnalysis
 from pipeline.errors import FramemillError, MediaError, StorageError, UsageError
+from pipeline.sandbox.wire import Message, _analysis, receive, send
 from pipeline.shots.boundaries import Boundary
+from pipeline.storage import Buffer
 
 START_S = 120.0  # a child that has not said hello by then is not going to
 PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME")
-LENGTHS = struct.Struct("<QQ")  # bytes of the JSON header, bytes of the buffers that follow it
-Buffer = bytes | memoryview
-Message = tuple[dict[str, Any], memoryview]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceAnalysis:
-    """Rows of the sources, clips and strips tables for one file, without the columns that name the file."""
-
-    source: dict[str, Any]
-    clips: list[dict[str, Any]]
-    strips: list[dict[str, Any]]
 
 
 class Sandbox:
@@ -208,54 +196,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout):
         assert pipe is not None
         pipe.close()
-
-
-def _analysis(header: dict[str, Any], data: Buffer) -> SourceAnalysis:
-    at = 0
-    for strip in header["strips"]:
-        sizes = strip.pop("sizes")
-        strip["frames"] = []
-        for size in sizes:
-            strip["frames"].append(data[at : at + size])
-            at += size
-        strip["print"] = strip["frames"].pop()
-    return SourceAnalysis(source=header["source"], clips=header["clips"], strips=header["strips"])
-
-
-def send(stream: IO[bytes], header: dict[str, Any], data: Iterable[Buffer], data_bytes: int) -> None:
-    """One message: the lengths, a JSON header, the buffers (`data_bytes` in all). They are neither joined nor
-    held: hours of film fill a GB."""
-    text = json.dumps(header).encode()
-    stream.write(LENGTHS.pack(len(text), data_bytes))
-    stream.write(text)
-    for part in data:
-        stream.write(part)
-        data_bytes -= len(part)
-    if data_bytes:
-        raise StorageError("the data to send has another size than was said", fix="run the command again")
-    stream.flush()
-
-
-def receive(stream: IO[bytes], ends_at: float | None) -> Message:
-    """One message; EOFError when the other side is gone, TimeoutError after `ends_at` (monotonic)."""
-    header_bytes, data_bytes = LENGTHS.unpack(_read(stream, LENGTHS.size, ends_at))
-    header = json.loads(bytes(_read(stream, header_bytes, ends_at)))
-    return header, _read(stream, data_bytes, ends_at)
-
-
-def _read(stream: IO[bytes], count: int, ends_at: float | None) -> memoryview:
-    parts = memoryview(bytearray(count))
-    at = 0
-    while at < count:
-        if ends_at is not None:
-            ready, _, _ = select.select([stream.fileno()], [], [], max(0.0, ends_at - time.monotonic()))
-            if not ready:
-                raise TimeoutError
-        got = os.readv(stream.fileno(), [parts[at : at + (1 << 20)]])
-        if not got:
-            raise EOFError
-        at += got
-    return parts.toreadonly()
 
 
 def _death(code: int | None) -> str:

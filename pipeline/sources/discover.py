@@ -14,11 +14,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import fingerprint
 from pipeline.corpus import tables
 from pipeline.errors import StorageError, UsageError
+from pipeline.settings import fingerprint
 from pipeline.sources.manifests import SIDECARS, SUFFIXES, Entry, read_manifest, sample_key, tar_facts
-from pipeline.storage import FileInfo, Storage, is_remote, stat, stat_each, tar_members
+from pipeline.storage import FileInfo, Storage, is_remote
+from pipeline.uris import stat, stat_each, tar_members
 
 VIDEO = "3gp apng avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 IMAGE = "avif bmp jpeg jpg png tif tiff webp"

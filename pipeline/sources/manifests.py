@@ -24,8 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
-from pipeline.storage import is_remote, open_range, read_uri
+from pipeline.storage import is_remote
 from pipeline.tars import Member
+from pipeline.uris import open_range, read_uri
 
 SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".jsonl", ".parquet"})
 SIDECARS = frozenset({".txt", ".json"})  # beside a tar's media, under the same key

@@ -15,17 +15,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.config import AnalyzeConfig, Config, fingerprint
+from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus, plan_tasks
+from pipeline.corpus.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.engine.tasks import plan_tasks
 from pipeline.sandbox.sandbox import Sandbox
+from pipeline.settings import fingerprint
 from pipeline.shots import detectors
 from pipeline.shots.transnet import HEIGHT_PX, WIDTH_PX
-from pipeline.stages.long_sources import Paths, join_segments, make_segments, sweep_segments
-from pipeline.storage import Storage, local_path
+from pipeline.stages.long_sources import Paths, join_segments, make_segments
+from pipeline.storage import Storage
+from pipeline.uris import local_path
 
 Rows = list[dict[str, Any]]
 HOW_NOT_WHAT: dict[str, Any] = {  # change no row
@@ -144,7 +147,7 @@ def analyze_corpus(
     stage = AnalyzeStage(config.analyze, taken_down, corpus.root, segments)
     summary = run(stage, tasks, executor, corpus.root, progress)
     if not summary.lost:
-        sweep_segments(corpus)
+        corpus.sweep_pieces()
     return summary
 
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Config, fingerprint
+from pipeline.config import Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import CONFIG_PATH, Corpus
 from pipeline.dedup import groups as dedup
 from pipeline.dedup.print_store import CorpusPrints, JoinedPrints
 from pipeline.engine.runner import Executor
 from pipeline.errors import UsageError
+from pipeline.settings import fingerprint
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.storage import Storage

@@ -24,7 +24,7 @@ from pipeline.engine.stage import Failure, guard
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import find_pairs, judge
-from pipeline.storage import local_path
+from pipeline.uris import local_path
 
 PROBED = 64
 DRAWS = 400  # of the bootstrap behind the range of hours

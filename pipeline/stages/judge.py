@@ -18,13 +18,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Config, JudgeConfig, fingerprint, load_config
+from pipeline.config import Config, JudgeConfig, load_config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import JUDGED_PATH, Corpus
 from pipeline.dedup import groups as dedup
 from pipeline.dedup.print_store import CorpusPrints
 from pipeline.dedup.semantic import semantic_pairs
 from pipeline.engine.runner import Executor, LocalExecutor, RunSummary
+from pipeline.rule_grammar import KINDS, rules_of
+from pipeline.settings import fingerprint
 from pipeline.stages import decontaminate, rules
 
 VERSION = 2  # raised when the same rules give other verdicts
@@ -50,7 +52,7 @@ def judge(
     """Judges clips sorted by id; `pairs` (dedup.PAIRS) are of their row numbers, `contaminated`
     (CONTAMINATED) names them."""
     failed = pc.equal(clips["status"], "failed").to_numpy(zero_copy_only=False)
-    masks = rules.broken(clips, rules.rules_of(rules.resolved(config)))
+    masks = rules.broken(clips, rules_of(rules.resolved(config)))
     if contaminated is not None:
         bad = pc.is_in(clips["clip_id"], value_set=contaminated["clip_id"])
         masks["contaminated"] = bad.to_numpy(zero_copy_only=False)
@@ -194,7 +196,7 @@ def find_pairs(corpus: Corpus, clips: pa.Table, config: JudgeConfig) -> pa.Table
     """dedup.PAIRS of row numbers of `clips`; videos and stills are compared apart."""
     found = [dedup.PAIRS.empty_table()]
     width, height = rules.active_size(clips)
-    for kind in rules.KINDS:
+    for kind in KINDS:
         rows = np.flatnonzero(pc.equal(clips["kind"], kind).to_numpy(zero_copy_only=False))
         ids = clips["clip_id"].combine_chunks().take(pa.array(rows))
         pairs = dedup.perceptual_pairs(

@@ -13,14 +13,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import AnalyzeConfig, fingerprint
-from pipeline.corpus.corpus import Corpus
+from pipeline.config import AnalyzeConfig
+from pipeline.corpus.corpus import PIECES_FOLDER, Corpus
+from pipeline.corpus.tables import SourceAnalysis
 from pipeline.engine.runner import Executor, run
 from pipeline.engine.stage import Failure, Output, Resources, Task, TaskResult, guard
-from pipeline.sandbox.sandbox import Buffer, Sandbox, SourceAnalysis
-from pipeline.storage import Storage, local_path, stat_each
+from pipeline.sandbox.sandbox import Sandbox
+from pipeline.settings import fingerprint
+from pipeline.storage import Buffer, Storage
+from pipeline.uris import local_path, stat_each
 
-FOLDER = "segments"
 Progress = Callable[[int, int, dict[str, int]], None]
 Paths = dict[str, tuple[str, ...]]  # source_key → its parts' files, in order
 
@@ -47,7 +49,7 @@ class SurveyStage(_DecodingStage):
     def process(self, task: Task) -> TaskResult:
         counts = [guard(partial(self._count, uri)) for uri in task.inputs["uri"].to_pylist()]
         text = "\n".join("1" if isinstance(count, Failure) else str(count) for count in counts)
-        return TaskResult(outputs=(Output(path=f"{FOLDER}/{task.key}.txt", data=text.encode()),))
+        return TaskResult(outputs=(Output(path=f"{PIECES_FOLDER}/{task.key}.txt", data=text.encode()),))
 
     def _count(self, uri: str) -> int:
         assert self._box is not None, "setup() comes first"
@@ -64,7 +66,7 @@ class SegmentStage(_DecodingStage):
         (row,) = task.inputs.to_pylist()
         packed = b"" if task.poisoned else guard(partial(self._watch, row["uri"], row["part"], row["parts"]))
         data = b"" if isinstance(packed, Failure) else packed
-        return TaskResult(outputs=(Output(path=f"{FOLDER}/{task.key}.npz", data=data),))
+        return TaskResult(outputs=(Output(path=f"{PIECES_FOLDER}/{task.key}.npz", data=data),))
 
     def _watch(self, uri: str, part: int, parts: int) -> Buffer:
         assert self._box is not None, "setup() comes first"
@@ -95,13 +97,13 @@ def make_segments(
     found: Paths = {}
     tasks: list[Task] = []
     for row, survey in zip(large, surveys, strict=True):
-        parts = int(_read(corpus.storage, f"{FOLDER}/{survey.key}.txt") or b"1")
+        parts = int(_read(corpus.storage, f"{PIECES_FOLDER}/{survey.key}.txt") or b"1")
         if parts > 1:
             of_source = [
                 _task(key, str(parts), row["source_key"], str(k), uri=row["uri"], part=k, parts=parts)
                 for k in range(parts)
             ]
-            found[row["source_key"]] = tuple(f"{FOLDER}/{task.key}.npz" for task in of_source)
+            found[row["source_key"]] = tuple(f"{PIECES_FOLDER}/{task.key}.npz" for task in of_source)
             tasks += of_source
     _run(SegmentStage(config), tasks, corpus, executor, progress, ".npz")
     return found
@@ -118,12 +120,6 @@ def join_segments(
     return guard(lambda: box.join_parts(path, config, sizes, map(storage.read_bytes, paths)))
 
 
-def sweep_segments(corpus: Corpus) -> None:
-    """Deletes all parts: nothing is open any more."""
-    for name in corpus.storage.list(FOLDER):
-        corpus.storage.delete(f"{FOLDER}/{name}")
-
-
 def _task(key: str, *ids: str, **row: str | int) -> Task:
     return Task(key=fingerprint(key, ids), inputs=pa.table({name: [value] for name, value in row.items()}))
 
@@ -136,7 +132,7 @@ def _run(
     progress: Progress,
     suffix: str,
 ) -> None:
-    done = set(corpus.storage.list(FOLDER, suffix))
+    done = set(corpus.storage.list(PIECES_FOLDER, suffix))
     run(stage, [t for t in tasks if f"{t.key}{suffix}" not in done], executor, corpus.root, progress)
 
 

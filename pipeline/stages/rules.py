@@ -5,11 +5,9 @@ reason which clips break it. Never: a clip's fate (pipeline/stages/judge.py), a 
 measured. The format is described at the head of presets/standard.toml.
 """
 
-import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import JudgeConfig
-from pipeline.corpus import tables
 from pipeline.errors import ConfigError
+from pipeline.rule_grammar import KINDS, Rule
 
 PRESETS = Path(__file__).parent / "presets"
-KINDS = ("video", "image")
-LIMITS = ("min", "max", "min_percentile", "max_percentile")
-NAMES = ("low", "high")
-BASIC: tuple[str, ...] = ("duration_s", "short_side_px", "long_side_px", "area_px", "aspect", "fps")
-BASIC += ("boundary_confidence", "aesthetic")  # the last where a head is named: captioner/embed.py
-COLUMNS = (*BASIC, *(f"signals.{field.name}" for field in tables.SIGNALS))
-Tree = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One limit on one column; `kind` None: videos and images alike."""
-
-    column: str
-    kind: str | None
-    limit: str  # one of LIMITS
-    value: float
-    reason: str
-
-
-def resolved(config: JudgeConfig) -> Tree:
+def resolved(config: JudgeConfig) -> dict[str, Any]:
     """The preset's tables with the config's changes in them."""
     path = PRESETS / f"{config.preset}.toml"
     if not path.exists():
@@ -55,11 +35,6 @@ def resolved(config: JudgeConfig) -> Tree:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not TOML: {error}") from error
     return _merged(tree, config.rules)
-
-
-def rules_of(tree: Mapping[str, Any]) -> list[Rule]:
-    """The rules of resolved tables, in their order; unknown names are errors that name the nearest."""
-    return list(_parsed(tree, "", {}))
 
 
 def broken(clips: pa.Table, rules: list[Rule]) -> dict[str, np.ndarray]:
@@ -108,37 +83,7 @@ def _breaks(rule: Rule, values: np.ndarray, among: np.ndarray) -> np.ndarray:
     return values < limit if rule.limit.startswith("min") else values > limit
 
 
-def _parsed(tree: Mapping[str, Any], path: str, names: Mapping[str, Any]) -> Iterator[Rule]:
-    names = {**names, **{key: tree[key] for key in NAMES if key in tree}}
-    for key, value in tree.items():
-        where = f"{path}.{key}" if path else key
-        if isinstance(value, Mapping):
-            yield from _parsed(value, where, names)
-            continue
-        name, kind = _column_and_kind(path, where)
-        if key in NAMES and isinstance(value, str):
-            continue
-        if key not in LIMITS or isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(
-                f"rule {where} = {value!r}",
-                expected=f"a number in {', '.join(LIMITS)}; a text in {', '.join(NAMES)}",
-            )
-        side = "low" if key.startswith("min") else "high"
-        reason = names.get(side, f"{side} {name.removeprefix('signals.')}")
-        yield Rule(column=name, kind=kind, limit=key, value=float(value), reason=reason)
-
-
-def _column_and_kind(path: str, where: str) -> tuple[str, str | None]:
-    name, _, last = path.rpartition(".")
-    kind = last if last in KINDS else None
-    name = name if kind else path
-    if name not in COLUMNS:
-        near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"rule {where} is about no column of a clip", expected=f"{near}.min, perhaps")
-    return name, kind
-
-
-def _merged(tree: Tree, changes: Mapping[str, Any]) -> Tree:
+def _merged(tree: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     merged = deepcopy(tree)
     for key, change in changes.items():
         old = merged.get(key)

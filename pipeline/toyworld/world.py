@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.errors import FormatError
 from pipeline.storage import TEMP_PREFIX, sha256_hex
 from pipeline.toyworld.render import Frames, render_frames
 from pipeline.toyworld.script import FilePlan, PlannedShot, ToyWorldConfig, plan_corpus
@@ -85,7 +86,7 @@ def _render_file(out_dir: Path, plan: FilePlan) -> dict[str, Any]:
     if plan.kind == "image":
         _write_image(path, plan)
     else:
-        from pipeline.media.decode import write_video  # loads a codec library: only where a file is written
+        from pipeline.media.encode import write_video
 
         write_video(path, _file_frames(plan), plan.fps, crf=plan.crf)
     return _truth_row(plan, sha256_hex(path.read_bytes())[:16])
@@ -191,3 +192,14 @@ def _truth_shot(planned: PlannedShot, start: int, end: int, fps: Fraction) -> di
 
 def _seconds(frames: int, fps: Fraction) -> float:
     return round(float(frames / fps), 6) if fps else 0.0
+
+
+def read_truth(toyworld: Path) -> list[dict[str, Any]]:
+    """The lines of truth.jsonl."""
+    path = toyworld / "truth.jsonl"
+    try:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    except FileNotFoundError as error:
+        raise FormatError(f"no toy world in {toyworld}", fix=f"framemill toyworld {toyworld}") from error
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{path} is not JSON lines: {error}") from error

@@ -130,18 +130,6 @@ def _chunks(steps: int, chunk: int, reach: int) -> list[tuple[int, int, int]]:
     ]
 
 
-def load_vae(name: str) -> VideoVAE:
-    """The VAE of that name, ready on the CPU, in float32."""
-    scheme, _, rest = name.partition(":")
-    if scheme == "builtin":
-        return load_builtin(Path(rest) if rest else BUILTIN_FOLDER)
-    if scheme == "diffusers" and rest:
-        from tokenizer_stage.vae.diffusers import load_diffusers
-
-        return load_diffusers(rest)
-    raise ModelError(f"no VAE named {name!r}", expected="builtin:, builtin:<folder> or diffusers:<repo>")
-
-
 def load_builtin(folder: Path) -> BuiltinVAE:
     """The built-in VAE from a folder that `framemill vae train` wrote."""
     weights, config = folder / WEIGHTS_NAME, folder / CONFIG_NAME

@@ -14,7 +14,8 @@ from torch import Tensor
 from pipeline.errors import MediaError
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
-from tokenizer_stage.vae.builtin import BuiltinVAE, VideoVAE, load_vae
+from tokenizer_stage.vae.builtin import BuiltinVAE, VideoVAE
+from tokenizer_stage.vae.names import load_vae
 from tokenizer_stage.vae.pca import from_blocks, to_blocks
 from tokenizer_stage.vae.pixels import to_video
 from tokenizer_stage.vae.pool import encode_span, is_held_out, media_files, usable_clips

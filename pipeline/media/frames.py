@@ -1,0 +1,145 @@
+"""What a decode gives: the header, frames, and what had to be left out.
+
+In: pictures of a codec. Out: upright pixels, converted only when asked for.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import av
+import numpy as np
+from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+
+PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
+
+
+BICUBIC = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInfo:
+    """What the header says. Size is as displayed; frame counts in headers are not worth reading."""
+
+    container: str
+    codec: str
+    width: int
+    height: int
+    rotation: int  # degrees counter-clockwise, already applied to width and height
+    fps: float  # 0 when the header has no rate
+    duration_s: float  # declared for the video stream; 0 when unknown
+    length_s: float  # the same, or else declared for the whole file
+    has_audio: bool
+    transfer: str = "sdr"  # or pq, hlg: high dynamic range, whose pictures are not tone-mapped
+
+
+@dataclass(slots=True, kw_only=True)
+class Damage:
+    """What a decode had to leave out."""
+
+    dropped: int = 0  # packets or frames that could not be trusted
+    gaps: list[int] = field(default_factory=list)  # indices of the frames that follow what was left out
+    size_change: str = ""  # the picture size changed: the frames from there on are left out
+
+
+class Scaler:
+    """Converts pictures of one stream. A scaling context costs more than to scale with it: they are kept."""
+
+    def __init__(self) -> None:
+        self._contexts: dict[tuple[int, int, str, int, bool], VideoReformatter] = {}
+
+    def convert(
+        self,
+        picture: av.VideoFrame,
+        width_px: int,
+        height_px: int,
+        layout: str,
+        interpolation: int,
+        *,
+        full_range: bool = False,
+    ) -> av.VideoFrame:
+        """The picture in this size and pixel format; YUV in full range or in its own."""
+        key = width_px, height_px, layout, interpolation, full_range
+        return self._contexts.setdefault(key, VideoReformatter()).reformat(
+            picture,
+            width_px,
+            height_px,
+            layout,
+            interpolation=interpolation,
+            dst_color_range=ColorRange.JPEG if full_range else None,
+            threads=1,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One decoded picture; pixels are converted only when asked for, scaled inside the converter."""
+
+    index: int
+    time_s: float
+    rotation: int
+    picture: av.VideoFrame
+    scaler: Scaler
+
+    def yuv(self, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Upright planes at about this display size: luma [H, W], chroma [H/2, W/2] twice; 8 bit, full
+        range."""
+        size = self._coded(width_px, height_px)
+        small = self.scaler.convert(
+            self.picture, *size, "yuv420p", Interpolation.FAST_BILINEAR, full_range=True
+        )
+        y, u, v = (_plane(plane) for plane in small.planes)
+        return self._upright(y), self._upright(u), self._upright(v)
+
+    def luma(self, width_px: int, height_px: int) -> np.ndarray:
+        """Upright 8-bit full-range luma [H, W]."""
+        size = self._coded(width_px, height_px)
+        small = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
+        return self._upright(_plane(small.planes[0]))
+
+    def coded_luma(self) -> tuple[np.ndarray, bool]:
+        """The luma plane as it was coded, uint8 [H, W] not turned and not to be written, and whether its
+        range is full (else 16 to 235). Costs nothing for 8-bit planar video: it is the decoder's own memory.
+        """
+        layout = self.picture.format
+        if layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
+            full = self.picture.color_range == ColorRange.JPEG or layout.name.startswith(("yuvj", "gray"))
+            return _plane(self.picture.planes[0]), full
+        size = self.picture.width, self.picture.height
+        grey = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
+        return _plane(grey.planes[0]), True
+
+    def upright_profile(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What belongs to the rows and columns of the coded picture, for those of the upright one."""
+        turned = {90: (columns[::-1], rows), 180: (rows[::-1], columns[::-1]), 270: (columns, rows[::-1])}
+        return turned.get(self.rotation, (rows, columns))
+
+    def small_rgb(self, width_px: int, height_px: int) -> np.ndarray:
+        """Upright uint8 RGB [H, W, 3], scaled down by area averages: half the cost of `rgb`."""
+        size = self._coded(width_px, height_px)
+        return self._upright(
+            self.scaler.convert(self.picture, *size, "rgb24", Interpolation.AREA).to_ndarray()
+        )
+
+    def rgb(self, width_px: int, height_px: int, crop: Sequence[float] = (0.0, 0.0, 1.0, 1.0)) -> np.ndarray:
+        """Upright uint8 RGB [H, W, 3] of a part of the picture: crop is x, y, w, h as fractions of it."""
+        picture = self.picture
+        if tuple(crop) != (0.0, 0.0, 1.0, 1.0):
+            pixels = self._upright(picture.to_ndarray(format="rgb24"))  # [H0, W0, 3]
+            high, wide, _ = pixels.shape
+            x, y = round(crop[0] * wide), round(crop[1] * high)
+            w, h = max(1, round(crop[2] * wide)), max(1, round(crop[3] * high))
+            part = np.ascontiguousarray(pixels[y : y + h, x : x + w])  # [h, w, 3]
+            small = av.VideoFrame.from_ndarray(part, format="rgb24")
+            return self.scaler.convert(small, width_px, height_px, "rgb24", BICUBIC).to_ndarray()
+        size = self._coded(width_px, height_px)
+        return self._upright(self.scaler.convert(picture, *size, "rgb24", BICUBIC).to_ndarray())
+
+    def _coded(self, width_px: int, height_px: int) -> tuple[int, int]:
+        return (height_px, width_px) if self.rotation % 180 else (width_px, height_px)
+
+    def _upright(self, pixels: np.ndarray) -> np.ndarray:
+        return np.rot90(pixels, self.rotation // 90) if self.rotation else pixels
+
+
+def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
+    return np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]

@@ -1,0 +1,139 @@
+"""Config dataclasses from TOML and `--set key=value`, and back; the fingerprint of a config.
+
+In: a dataclass with defaults, a TOML file, overrides. Out: a checked dataclass, TOML text, a hash. An
+unknown key is an error that names the nearest known one; what TOML cannot give back (a number that is not
+finite, text that is not Unicode) is an error too, before it is written anywhere. Knows no section by name:
+a dataclass with short spellings of its keys offers `short_names()` and `spelled_out(values)`.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import tomli_w
+
+from pipeline.errors import ConfigError
+
+D = TypeVar("D")
+
+
+def fingerprint(*parts: Any) -> str:
+    """16 hex of the canonical JSON of dataclasses and plain values: equal values, equal hash."""
+    plain = [
+        dataclasses.asdict(p) if dataclasses.is_dataclass(p) and not isinstance(p, type) else p for p in parts
+    ]
+    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def load(base: D, path: str | None, overrides: Sequence[str]) -> D:
+    """Any config dataclass with the values of a TOML file and of `key=value` overrides (the value in
+    TOML, or a bare word) put in place of its own."""
+    values: dict[str, Any] = dataclasses.asdict(base)  # type: ignore[call-overload]
+    if path is not None:
+        try:
+            merge(values, tomllib.loads(Path(path).read_text()))
+        except OSError as error:
+            raise ConfigError(
+                f"cannot read config {path}: {error.strerror}", fix="give an existing file to --config"
+            ) from error
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {override}", expected="section.key=value")
+        merge(values, nested(key.strip(), _parse_value(text.strip())))
+    return build(type(base), values)
+
+
+def merge(values: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Puts the changes into nested values, in place."""
+    for key, change in changes.items():
+        if isinstance(change, dict) and isinstance(values.get(key), dict):
+            merge(values[key], change)
+        else:
+            values[key] = change
+
+
+def build(kind: type[D], values: dict[str, Any], where: str = "") -> D:
+    """A dataclass from nested plain values; unknown keys and wrong types are errors that name the key."""
+    hints = get_type_hints(kind)
+    section: Any = kind
+    short_names = section.short_names() if hasattr(section, "short_names") else ()
+    values = section.spelled_out(values) if hasattr(section, "spelled_out") else values
+    made: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{where}{key}"
+        if key not in hints:
+            near = difflib.get_close_matches(key, [*hints, *short_names], n=1, cutoff=0.0)[0]
+            raise ConfigError(
+                f"unknown config key {name!r}",
+                expected=f"{where}{near}, perhaps",
+                fix="see README, Configuration",
+            )
+        if dataclasses.is_dataclass(hints[key]):
+            if not isinstance(value, dict):
+                raise ConfigError(f"config key {name!r} is {value!r}", expected="a table of keys")
+            made[key] = build(hints[key], value, f"{name}.")
+        else:
+            made[key] = checked(value, hints[key], name)
+    return kind(**made)
+
+
+def to_toml(*tables: Any) -> str:
+    """Dataclasses and dicts, one after another, as TOML that `load` reads back to equal values."""
+    plain: dict[str, Any] = {}
+    for table in tables:
+        plain |= dataclasses.asdict(table) if dataclasses.is_dataclass(table) else table  # type: ignore[arg-type]
+    _refuse_unwritable(plain, "")
+    return tomli_w.dumps(plain)
+
+
+def nested(path: str, value: Any) -> dict[str, Any]:
+    """ "a.b", 1 -> {"a": {"b": 1}}"""
+    *tables, last = path.split(".")
+    nested: dict[str, Any] = {last: value}
+    for name in reversed(tables):
+        nested = {name: nested}
+    return nested
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def checked(value: Any, kind: Any, name: str) -> Any:
+    """The value as this type, or a ConfigError that names the key; whole numbers pass as floats."""
+    _refuse_unwritable(value, name)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(checked(v, get_args(kind)[0], name) for v in value)
+    if not isinstance(value, get_origin(kind) or kind) or (kind is int and isinstance(value, bool)):
+        raise ConfigError(f"config key {name!r} is {value!r}", expected=f"a value of type {kind.__name__}")
+    return value
+
+
+def _refuse_unwritable(value: Any, name: str) -> None:
+    """ConfigError for what would not come back from TOML, however deep it lies."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _refuse_unwritable(key, f"{name}.{key}" if name else key)
+            _refuse_unwritable(inner, f"{name}.{key}" if name else key)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _refuse_unwritable(inner, name)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"config key {name!r} is {value}", expected="a finite number")
+    elif isinstance(value, str) and value != value.encode(errors="ignore").decode():
+        raise ConfigError(f"config key {name!a} is {value!a}", expected="text in Unicode")

@@ -1,0 +1,123 @@
+"""Single files at a uri: a local path, `s3://…`, or a member of a tar.
+
+In: a uri as a user writes it. Out: its size and time, bytes, a stream, or a local copy for decoders.
+"""
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import pyarrow.fs as pafs
+
+from pipeline import tars
+from pipeline.errors import StorageError
+from pipeline.storage import FileInfo, Storage, _errors, _file_info, _filesystem, is_remote
+
+STAT_THREADS = 16
+
+
+HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
+
+
+COPY_BYTES = 1 << 23
+
+
+def stat(uri: str) -> FileInfo | None:
+    """The file at `uri`, or None when there is no file."""
+    fs, path = _filesystem(uri)
+    with _errors("look for", uri):
+        info = fs.get_file_info(path)
+    return _file_info(info, remote=is_remote(uri)) if info.type == pafs.FileType.File else None
+
+
+def stat_each(uris: Sequence[str]) -> list[FileInfo | None]:
+    """`stat` of each, None also where one cannot be looked for; remote ones many at a time."""
+
+    def look(uri: str) -> FileInfo | None:
+        try:
+            return stat(uri)
+        except StorageError:  # whoever reads it will say why
+            return None
+
+    if not any(is_remote(uri) for uri in uris):
+        return [look(uri) for uri in uris]
+    with ThreadPoolExecutor(STAT_THREADS) as pool:
+        return list(pool.map(look, uris))
+
+
+def read_uri(uri: str) -> bytes:
+    """The bytes of the file at `uri`."""
+    folder, name = os.path.split(uri)
+    return Storage(folder or ".").read_bytes(name)
+
+
+def tar_members(uri: str) -> tuple[list[tars.Member], str]:
+    """The files inside a tar, and what is wrong with it ("" = nothing): see tars.scan."""
+    info = stat(uri)
+    if info is None:
+        raise StorageError(f"cannot read {uri}: no such file")
+    return _scanned(uri, info.size_bytes, info.mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tuple[list[tars.Member], str]:
+    """Size and time are in the key only: a tar that changed is scanned again."""
+    with open_range(uri) as stream:
+        return tars.scan(stream, size_bytes)
+
+
+@contextmanager
+def open_range(uri: str) -> Iterator[IO[bytes]]:
+    """The file at `uri` as a seekable stream."""
+    fs, path = _filesystem(uri)
+    with _errors("read", uri), fs.open_input_file(path) as stream:
+        yield io.BufferedReader(stream, HEADER_BUFFER_BYTES)
+
+
+@contextmanager
+def local_path(uri: str) -> Iterator[Path]:
+    """A local file with the contents of `uri`, for decoders. What lies on S3 or inside a tar is copied,
+    alone, to a temporary file of the same suffix."""
+    member = None if os.path.isfile(uri) else tars.split_member(uri)
+    if member is None and not is_remote(uri) and "://" not in uri:
+        if not os.path.isfile(uri):
+            raise StorageError("no such file")
+        if uri.endswith(".tar"):
+            raise StorageError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
+        yield Path(uri)
+        return
+    with tempfile.TemporaryDirectory(prefix="framemill-") as folder:
+        target = Path(folder) / f"source{PurePosixPath(uri).suffix}"
+        if member is not None:
+            _copy_member(*member, target)
+        else:
+            _copy_remote(uri, target)
+        yield target
+
+
+def _copy_remote(uri: str, target: Path) -> None:
+    fs, path = _filesystem(uri)
+    local = pafs.LocalFileSystem()
+    with _errors("read", uri):
+        try:
+            pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
+        except FileNotFoundError as error:
+            raise StorageError("no such file") from error
+
+
+def _copy_member(tar: str, name: str, target: Path) -> None:
+    found = {member.name: member for member in tar_members(tar)[0]}
+    if name not in found:
+        raise StorageError(f"cannot read {tar}#{name}: no such member")
+    with open_range(tar) as stream, open(target, "wb") as out:
+        stream.seek(found[name].offset)
+        left = found[name].nbytes
+        while left and (data := stream.read(min(left, COPY_BYTES))):
+            out.write(data)
+            left -= len(data)

@@ -1,0 +1,52 @@
+"""What of a clip a VAE sees: frame times, crop and size; and those frames, read in the sandbox.
+
+In: a clip row and the encode config. Out: a `Span`; uint8 [T, H, W, 3].
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import EncodeConfig
+from pipeline.sandbox.sandbox import Sandbox
+from tokenizer_stage.vae.geometry import frame_rate, frame_times, target_geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """What of a clip is encoded: frame times and the crop and size of each frame, in source pixels."""
+
+    times_s: tuple[float, ...]
+    fps: float
+    crop: tuple[int, int, int, int]
+    width_px: int
+    height_px: int
+
+
+def span_of(row: dict[str, Any], config: EncodeConfig, stride_s: int) -> Span:
+    """The span of a clip row under a config: the geometry of its active picture, times from its start."""
+    x, y, width, height = row["crop"]
+    geometry = target_geometry(width, height, config.area_px, stride_s)
+    fps = frame_rate(config.fps, row["fps"])
+    left, top, crop_width, crop_height = geometry.crop
+    return Span(
+        times_s=tuple(frame_times(row["start_s"], row["end_s"], fps, config.max_frames)),
+        fps=fps,
+        crop=(x + left, y + top, crop_width, crop_height),
+        width_px=geometry.width_px,
+        height_px=geometry.height_px,
+    )
+
+
+def read_frames(box: Sandbox, path: str, row: dict[str, Any], span: Span) -> np.ndarray:
+    """The frames of a span, uint8 `[T, H, W, 3]`."""
+    return box.read_span(
+        path,
+        kind=row["kind"],
+        times_s=span.times_s,
+        crop=span.crop,
+        width_px=span.width_px,
+        height_px=span.height_px,
+        expected_phash=row["phash"][0] if row["phash"] else None,
+    )
