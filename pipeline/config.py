@@ -4,7 +4,7 @@ In: a TOML file and overrides. Out: one `Config`. An unknown key is an error tha
 known one; `fingerprint` turns a section into the hash that keys the parts made with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,6 +121,11 @@ class Config:
     encode: EncodeConfig = field(default_factory=EncodeConfig)
 
 
-def load_config(path: str | None = None, overrides: Sequence[str] = (), base: Config | None = None) -> Config:
-    """`base` (the defaults), then the TOML file, then `section.key=value` overrides."""
-    return load(base or Config(), path, overrides)
+def load_config(
+    path: str | None = None,
+    overrides: Sequence[str] = (),
+    base: Config | None = None,
+    given: Mapping[str, Any] | None = None,
+) -> Config:
+    """`base` (the defaults), then the TOML file, then `section.key=value` overrides, then flags."""
+    return load(base or Config(), path, overrides, given)

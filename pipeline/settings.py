@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -32,9 +32,9 @@ def fingerprint(*parts: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def load(base: D, path: str | None, overrides: Sequence[str]) -> D:
-    """Any config dataclass with the values of a TOML file and of `key=value` overrides (the value in
-    TOML, or a bare word) put in place of its own."""
+def load(base: D, path: str | None, overrides: Sequence[str], given: Mapping[str, Any] | None = None) -> D:
+    """Any config dataclass with its values replaced by those of a TOML file, of `key=value` overrides (the value
+    in TOML, or a bare word) and of flags (`given`: key → value, None where a flag was not given)."""
     values: dict[str, Any] = dataclasses.asdict(base)  # type: ignore[call-overload]
     if path is not None:
         try:
@@ -50,6 +50,9 @@ def load(base: D, path: str | None, overrides: Sequence[str]) -> D:
         if not equals:
             raise ConfigError(f"--set {override}", expected="section.key=value")
         merge(values, nested(key.strip(), _parse_value(text.strip())))
+    for key, value in (given or {}).items():
+        if value is not None:
+            merge(values, nested(key, value))
     return build(type(base), values)
 
 

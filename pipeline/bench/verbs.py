@@ -1,0 +1,95 @@
+"""The verbs `framemill bench …`: their arguments, and what each runs."""
+
+from pipeline.command import Args, Verbs, show
+
+
+def add_verbs(verbs: Verbs) -> None:
+    """Adds the verbs of this package."""
+    add = verbs.add("bench dedup", bench_dedup, "--media toy --truth toy/truth.jsonl --json")
+    add("--media", required=True, help="the folder that the truth speaks of")
+    add("--truth", required=True, help="truth.jsonl of a toy world, or a duplicates.json")
+    add("--no-mirrored", action="store_true", help="a mirrored copy is no copy")
+    add = verbs.add("bench judge", bench_judge, "--rows 1000000 --json")
+    add("--rows", type=int, default=100_000, help="clips of the synthetic table")
+    add = verbs.add("bench shots", bench_shots, "--media toy/videos --truth toy/truth.jsonl --json")
+    add("--media", required=True, help="folder of videos")
+    add("--truth", required=True, help="truth.jsonl of a toy world, or a cuts.json")
+    add = verbs.add("bench analyze", bench_analyze, "--media videos/ --json")
+    add("--media", required=True, nargs="+", help="folders of videos")
+    add("--no-peer", action="store_true", help="leave PySceneDetect out")
+    add = verbs.add("bench long", bench_long, "--media film.mp4 --hours 2 --json")
+    add("--media", required=True, help="a video to loop")
+    add("--hours", type=float, default=2.0)
+    add("--parts", type=int, default=4, help="how many are decoded at once")
+    add = verbs.add("bench fuzz", bench_fuzz, "--media videos/ --count 1000 --seed 0 --json")
+    add("--media", required=True, help="folder of small media files to mutate")
+    add("--count", type=int, default=1000)
+    add("--seed", type=int, default=0)
+    add = verbs.add("bench kill", bench_kill, "--runs 20 --seed 0 --json")
+    add("--media", help="folder of media (default: a toy world made for it)")
+    add("--runs", type=int, default=20)
+    add("--seed", type=int, default=0)
+
+
+def bench_shots(args: Args) -> int:
+    """Shot boundaries against exact truth, beside PySceneDetect's detectors."""
+    from pipeline.bench.shots import bench_shots as bench
+
+    show(args, bench(args.media, args.truth))
+    return 0
+
+
+def bench_dedup(args: Args) -> int:
+    """Copies found against exact truth: precision and recall over pairs of clips."""
+    from pipeline.bench.dedup import bench_dedup as bench
+
+    show(args, bench(args.media, args.truth, mirrored=not args.no_mirrored))
+    return 0
+
+
+def bench_judge(args: Args) -> int:
+    """Seconds and memory of judging and deduplicating a synthetic table of clips."""
+    from pipeline.bench.judge import bench_judge as bench
+
+    show(args, bench(args.rows))
+    return 0
+
+
+def bench_analyze(args: Args) -> int:
+    """CPU of the whole analysis over bare decoding, and against PySceneDetect with separate passes."""
+    from pipeline.bench.analyze import bench_analyze as bench
+    from pipeline.bench.analyze import lines
+
+    result = bench(args.media, peer=not args.no_peer)
+    show(args, result, lines(result))
+    return 0
+
+
+def bench_long(args: Args) -> int:
+    """A looped source of hours: memory of each worker, and its parts against one pass."""
+    from pipeline.bench.long import bench_long as bench
+
+    show(args, bench(args.media, hours=args.hours, parts=args.parts))
+    return 0
+
+
+def bench_fuzz(args: Args) -> int:
+    """Mutated real files: no crash of the run, no hang beyond the deadline, memory within limits."""
+    from pipeline.bench.fuzz import bench_fuzz as bench
+    from pipeline.progress import progress_bar
+
+    with progress_bar("fuzz", "files", machine=args.json) as report:
+        result = bench(args.media, args.count, args.seed, progress=report)
+    show(args, result)
+    return 0 if result["details"]["within_limits"] else 1
+
+
+def bench_kill(args: Args) -> int:
+    """Runs killed at random times and restarted: the same corpus, byte for byte, as an undisturbed run."""
+    from pipeline.bench.kill import bench_kill as bench
+    from pipeline.progress import progress_bar
+
+    with progress_bar("kill", "runs", machine=args.json) as report:
+        result = bench(args.media, args.runs, args.seed, progress=report)
+    show(args, result)
+    return 0 if result["ratio"] == 1.0 else 1
