@@ -15,7 +15,7 @@ import captioner.verbs
 import pipeline
 import pipeline.bench.verbs
 import tokenizer_stage.verbs
-import training.verbs
+import training.run.verbs
 from pipeline.command import Args, Verbs, show
 from pipeline.command import run as run_verb
 from pipeline.config import Config, load_config
@@ -324,7 +324,7 @@ def all_verbs() -> Verbs:
         add_verbs,
         captioner.verbs.add_verbs,
         tokenizer_stage.verbs.add_verbs,
-        training.verbs.add_verbs,
+        training.run.verbs.add_verbs,
         pipeline.bench.verbs.add_verbs,
     ):
         add(verbs)

@@ -33,8 +33,8 @@ def fingerprint(*parts: Any) -> str:
 
 
 def load(base: D, path: str | None, overrides: Sequence[str], given: Mapping[str, Any] | None = None) -> D:
-    """Any config dataclass with its values replaced by those of a TOML file, of `key=value` overrides (the value
-    in TOML, or a bare word) and of flags (`given`: key → value, None where a flag was not given)."""
+    """Any config dataclass with its values replaced by those of a TOML file, of `key=value` overrides (the
+    value in TOML, or a bare word) and of flags (`given`: key → value, None where a flag was not given)."""
     values: dict[str, Any] = dataclasses.asdict(base)  # type: ignore[call-overload]
     if path is not None:
         try:

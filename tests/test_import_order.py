@@ -28,6 +28,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "tokenizer_stage.vae",
     "tokenizer_stage",
     "training",
+    "training.run",
     "framemill",
 ]
 LIBRARIES = {  # where a library may be imported; what stands here is imported nowhere else
@@ -40,7 +41,7 @@ FILES = [*sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")), R
 
 
 def module_of(path: Path) -> str:
-    """`pipeline/corpus/ids.py` → `pipeline.corpus.corpus.ids`; a package's `__init__.py` → the package."""
+    """`pipeline/corpus/tables.py` → `pipeline.corpus.corpus.ids`; a package's `__init__.py` → the package."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

@@ -13,8 +13,8 @@ from captioner.names import Caption
 from pipeline.engine.stage import Failure
 from pipeline.errors import ModelError
 from pipeline.toyworld.facts import parse_facts, score_all
-from training.evaluate import draw_sheet, evaluate, filmstrip, read_facts
 from training.rng import keyed_normal
+from training.run.evaluate import draw_sheet, evaluate, filmstrip, read_facts
 from training.text import CachedTextEncoder, load_text_encoder
 
 PROMPT = "A large red circle moves to the left. The background is plain blue. The camera is still."
@@ -31,7 +31,7 @@ class Parrot:
 def test_a_perfect_reader_finds_everything_and_a_failed_strip_counts_as_nothing_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("training.evaluate.load_captioner", lambda name: Parrot())
+    monkeypatch.setattr("training.run.evaluate.load_captioner", lambda name: Parrot())
     wanted = parse_facts(PROMPT)
     assert len(wanted) >= 4
     video = np.zeros((17, 64, 96, 3), np.uint8)

@@ -17,7 +17,7 @@ from training.diffusion import euler, time_grid
 from training.layout import layout_of
 from training.model import VideoDiT
 from training.rng import keyed_normal
-from training.sample import (
+from training.run.sample import (
     Generator,
     SampleConfig,
     default_size,
@@ -25,8 +25,8 @@ from training.sample import (
     latent_shape,
     sample_to_file,
 )
+from training.run.trained import Lineage, Trained
 from training.text import CachedTextEncoder
-from training.trained import Lineage, Trained
 
 CONFIG = SampleConfig(prompt="a red circle", width_px=32, height_px=24, frames=5, steps=2, cfg=3.0)
 INFO = LatentsInfo(
@@ -133,7 +133,7 @@ def test_the_default_size_keeps_to_the_area() -> None:
 def test_files_are_written_with_their_sheet_and_their_story(
     generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.sample.load_generator", lambda name: generator)
+    monkeypatch.setattr("training.run.sample.load_generator", lambda name: generator)
     made = sample_to_file("builtin:", CONFIG, str(tmp_path / "a" / "x.mp4"))
     assert made["step"] == 7
     assert (tmp_path / "a" / "x.mp4").read_bytes()[4:8] == b"ftyp"

@@ -14,15 +14,15 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.shards import LatentsInfo, Sample, info_to_toml, write_shard
 from pipeline.errors import ConfigError, FormatError, ModelError, UsageError
 from pipeline.storage import Storage
-from training import train as training_loop
-from training.bundle import save_bundle
-from training.checkpoint import finished
 from training.config import ModelConfig, TrainConfig
 from training.loader import choose_caption, open_dataset
 from training.rng import keyed
+from training.run import train as training_loop
+from training.run.bundle import save_bundle
+from training.run.checkpoint import finished
+from training.run.train import Trainer
+from training.run.trained import load_trained
 from training.text import CachedTextEncoder
-from training.train import Trainer
-from training.trained import load_trained
 
 CHANNELS = 4
 COLOURS = {"red": 2.0, "blue": -2.0}
@@ -194,7 +194,7 @@ def test_only_whole_checkpoints_bear_a_final_name(
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("training.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("training.run.checkpoint.save_file", full_disk)
     run.train_step()
     run.train_step()
     with pytest.raises(OSError, match="no space"):

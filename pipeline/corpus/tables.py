@@ -121,7 +121,10 @@ DUPLICATES = pa.schema(  # a row a clip that has copies; who is in no group is i
         ("clip_id", S),
         ("kind", S),  # exact | perceptual | semantic: the closest relation to another member
         ("mirrored", pa.bool_()),  # seen mirrored by that member
-        ("distance", F32),  # to that member: 0 = the same pixels; pipeline/dedup/groups.py, pipeline/embed.py
+        (
+            "distance",
+            F32,
+        ),  # to that member: 0 = the same pixels; pipeline/dedup/groups.py, captioner/embed.py
         ("kept", pa.bool_()),  # the member that stays
     ]
 )

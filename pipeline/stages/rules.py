@@ -1,6 +1,6 @@
 """Rules that clips must keep: read from TOML, applied to whole columns.
 
-In: a preset (pipeline/presets/NAME.toml, or a path) and changes to it; the clips table. Out: for each
+In: a preset (presets/NAME.toml, or a path) and changes to it; the clips table. Out: for each
 reason which clips break it. Never: a clip's fate (pipeline/stages/judge.py), a verdict on what was not
 measured. The format is described at the head of presets/standard.toml.
 """

@@ -38,7 +38,7 @@ def train(args: Args) -> int:
     from pipeline.progress import progress_bar
     from pipeline.settings import load
     from training.config import TrainConfig
-    from training.train import train as train_model
+    from training.run.train import train as train_model
 
     config = load(TrainConfig(), args.config, args.set, {"steps": args.steps, "init": args.init})
     with progress_bar("train", "steps", machine=args.json) as report:
@@ -53,7 +53,7 @@ def train(args: Args) -> int:
 def train_eval(args: Args) -> int:
     """Held-out loss of a run, and how many prompted facts its videos show."""
     from pipeline.progress import progress_bar
-    from training.evaluate import evaluate
+    from training.run.evaluate import evaluate
 
     with progress_bar("train eval", "prompts", machine=args.json) as report:
         show(
@@ -65,7 +65,7 @@ def train_eval(args: Args) -> int:
 
 def sample(args: Args) -> int:
     """Make a video (or, with --frames 1, an image) from a prompt."""
-    from training.sample import SampleConfig, sample_to_file
+    from training.run.sample import SampleConfig, sample_to_file
 
     width, times, height = args.size.partition("x")
     if not (times and width.isdigit() and height.isdigit()):

@@ -30,8 +30,8 @@ from pipeline.toyworld.wording import caption_shot
 from tokenizer_stage.vae.builtin import VideoVAE
 from training.config import TrainConfig
 from training.loader import open_dataset
-from training.sample import Generator, SampleConfig, contact_sheet, load_generator
-from training.validate import held_out_batches, validate
+from training.run.sample import Generator, SampleConfig, contact_sheet, load_generator
+from training.run.validate import held_out_batches, validate
 
 READER = "builtin:"
 STRIP_FRAMES, STRIP_QUALITY = 8, 92  # as the analysis makes them

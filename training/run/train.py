@@ -18,8 +18,6 @@ import torch
 
 from pipeline.corpus.corpus import Corpus
 from pipeline.errors import ConfigError
-from training.bundle import curve_of
-from training.checkpoint import finished, read_state, restore, save_checkpoint
 from training.config import TrainConfig
 from training.diffusion import channel_weights, corrupt, draw_noise, draw_times, sample_losses
 from training.ema import Ema
@@ -27,10 +25,12 @@ from training.layout import tokens_of
 from training.loader import Batch, Dataset, Loader, open_dataset
 from training.model import NoiseLevels, VideoDiT
 from training.optim import Optimizers, learning_rate
-from training.sample import SampleConfig, default_size, sample_to_file
+from training.run.bundle import curve_of
+from training.run.checkpoint import finished, read_state, restore, save_checkpoint
+from training.run.sample import SampleConfig, default_size, sample_to_file
+from training.run.trained import Lineage, load_trained
+from training.run.validate import Validation, held_out_batches, validate
 from training.text import TextEncoder, load_text_encoder
-from training.trained import Lineage, load_trained
-from training.validate import Validation, held_out_batches, validate
 
 Progress = Callable[[int, int, Mapping[str, object]], None]
 CHANGEABLE = {"steps", "decay_share", "val_every", "checkpoint_every", "keep_checkpoints"}  # on resume

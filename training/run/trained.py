@@ -17,12 +17,12 @@ from safetensors.torch import load
 from pipeline.corpus.shards import LatentsInfo
 from pipeline.errors import FormatError, ModelError
 from pipeline.settings import build
-from training.checkpoint import finished, read_state
 from training.config import FlowConfig, ModelConfig
 from training.model import VideoDiT
+from training.run.checkpoint import finished, read_state
 from training.text import TextEncoder
 
-BUILTIN_FOLDER = Path(__file__).parent / "weights"
+BUILTIN_FOLDER = Path(__file__).parents[1] / "weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,8 +28,8 @@ from tokenizer_stage.vae.names import load_vae
 from training.diffusion import Velocity, draw_noise, euler, heun, time_grid
 from training.layout import Layout, Shape, layout_of, tokens_of, unpatchify
 from training.model import NoiseLevels
+from training.run.trained import Trained, load_trained
 from training.text import TextEncoder, load_text_encoder
-from training.trained import Trained, load_trained
 
 SAMPLERS = {"euler": euler, "heun": heun}
 SHEET_FRAMES = 9

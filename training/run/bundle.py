@@ -1,4 +1,4 @@
-"""A finished run → the weights that ship: `python -m training.bundle RUN [FOLDER]`.
+"""A finished run → the weights that ship: `python -m training.run.bundle RUN [FOLDER]`.
 
 In: a run folder. Out: FOLDER/builtin.safetensors (averaged weights, float16) and builtin.json with the recipe
 and the measured curve of this run and of the one it started from. FOLDER is training/weights unless given.
@@ -16,8 +16,8 @@ from typing import Any
 
 from safetensors.torch import save
 
-from training.checkpoint import FORMAT_VERSION
-from training.trained import BUILTIN_FOLDER, Trained, load_trained
+from training.run.checkpoint import FORMAT_VERSION
+from training.run.trained import BUILTIN_FOLDER, Trained, load_trained
 
 CURVE_STEPS = 100  # one point of the curve
 
