@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import pipeline
 from captioner.audit.charts import ASPECT, Series, histogram, line_chart
 from captioner.audit.gallery import spread
 from captioner.audit.markup import el, length_of_time, number, percent
@@ -18,7 +19,7 @@ from captioner.audit.report import render_report, write_report
 from captioner.audit.training import read_metrics
 from pipeline.config import Config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, Corpus
+from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, TAKEDOWNS_PATH, Corpus
 from pipeline.engine.tasks import part_key
 from pipeline.storage import Storage
 
@@ -39,7 +40,8 @@ def build_corpus(folder: Path, *, sources: int = 6, clips_each: int = 4, text: s
     inputs, source_rows, clips, strips, judged, captions = [], [], [], [], [], []
     for s in range(sources):
         key, source_id, uri = f"{s:016x}", f"{s + 256:016x}", f"/media/{text}v{s}.mp4"
-        inputs.append({"source_key": key, "uri": uri, "size_bytes": 9, "mtime_ns": 9})
+        licence = f"{text}CC BY 4.0" if s % 2 else None
+        inputs.append({"source_key": key, "uri": uri, "size_bytes": 9, "mtime_ns": 9, "licence": licence})
         failed = s == sources - 1
         row = {"source_key": key, "source_id": source_id, "uri": uri, "kind": "video", "has_audio": False}
         ends = {"status": "failed", "reason": f"{text}no video stream"} if failed else {"status": "ok"}
@@ -60,13 +62,13 @@ def build_corpus(folder: Path, *, sources: int = 6, clips_each: int = 4, text: s
             row = {"clip_id": clip_id, "source_id": source_id, "kind": "video", "duration_s": 2.0}
             judged.append({**row, "status": state, "reasons": [text + w for w in why]})
             if state == "kept":
-                made = {"clip_id": clip_id, "captioner": "builtin:", "captioner_sha256": "ab" * 32}
-                made |= {
+                caption = {"clip_id": clip_id, "captioner": "builtin:", "captioner_sha256": "ab" * 32}
+                caption |= {
                     "short": f"{text}a ball",
                     "detailed": f"{text}a red ball rolls, take {c}.",
                     "flags": [],
                 }
-                captions.append({**made, "confidence": -0.2 * c, "alignment": 0.3, "status": "ok"})
+                captions.append({**caption, "confidence": -0.2 * c, "alignment": 0.3, "status": "ok"})
     captions[0] |= {"status": "failed", "reason": f"{text}empty output"}
     config = Config()
     for stage in ("analyze", "judge", "captions/builtin"):
@@ -158,10 +160,10 @@ def test_every_string_is_escaped(tmp_path: Path) -> None:
 
 
 def test_text_that_is_no_utf8_or_a_control_character_is_replaced() -> None:
-    made = el("p", EVIL, title=EVIL)
-    made.encode()
-    assert "\x00" not in made
-    assert "<script" not in made
+    element = el("p", EVIL, title=EVIL)
+    element.encode()
+    assert "\x00" not in element
+    assert "<script" not in element
 
 
 def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -178,9 +180,9 @@ def test_the_same_corpus_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def cells(html: str, row: str) -> list[str]:
     """The cells of the first table row that is headed `row`."""
-    found = re.search(rf'<th scope="row">{re.escape(row)}</th>(.*?)</tr>', html)
-    assert found, row
-    return re.findall(r"<td[^>]*>(.*?)</td>", found[1].replace("\u00a0", " "))
+    row_match = re.search(rf'<th scope="row">{re.escape(row)}</th>(.*?)</tr>', html)
+    assert row_match, row
+    return re.findall(r"<td[^>]*>(.*?)</td>", row_match[1].replace("\u00a0", " "))
 
 
 def test_the_numbers_add_up(tmp_path: Path) -> None:
@@ -195,6 +197,28 @@ def test_the_numbers_add_up(tmp_path: Path) -> None:
     assert cells(html, "Clips rejected") == ["5", "100 %", "3", "2"]
     assert "no video stream" in html
     assert "empty output" in html
+
+
+def test_the_data_card_counts_every_file_and_clip_by_licence(tmp_path: Path) -> None:
+    corpus = build_corpus(tmp_path, sources=6, clips_each=4)
+    html = render_report(corpus, None)
+    assert cells(html, "CC BY 4.0") == ["3", "16.0 s", "6", "12.0 s"]  # the failed file among them
+    assert cells(html, "unknown") == ["3", "24.0 s", "8", "16.0 s"]
+    assert cells(html, "video") == ["6", "40.0 s", "14", "28.0 s"]
+    assert cells(html, "Files that could not be decoded") == ["1 × no video stream", "1"]
+    assert cells(html, "Clips that failed")[1] == "1"
+    assert "The licence of 3 of 6 files is unknown" in html
+    assert f"framemill {pipeline.__version__}" in html
+    assert "builtin:, weights " + "ab" * 32 in html
+
+
+def test_the_data_card_counts_what_was_taken_down(tmp_path: Path) -> None:
+    corpus = build_corpus(tmp_path)
+    gone = [{"source_id": f"{256:016x}", "uris": ["/media/v0.mp4"], "reason": "asked to"}]
+    corpus.storage.write_bytes(TAKEDOWNS_PATH, tables.to_parquet(tables.from_rows(gone, tables.TAKEDOWNS)))
+    html = render_report(corpus, None)
+    assert cells(html, "Files taken down for good") == ["1 × asked to", "1"]
+    assert cells(html, "unknown") == ["3", "24.0 s", "6", "12.0 s"]  # its two kept clips are gone
 
 
 def test_clips_that_are_not_judged_are_counted(tmp_path: Path) -> None:
@@ -301,7 +325,7 @@ def test_a_browser_shows_the_page_without_complaint(tmp_path: Path) -> None:
     options = (
         "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-sync --no-first-run"
     )
-    told = ""
+    dom = ""
     for target in (tmp_path / "c/report/index.html", probe):
         profile = tmp_path / f"profile-{target.stem}"
         command = [chromium, *options.split(), "--enable-logging=stderr", f"--user-data-dir={profile}"]
@@ -309,7 +333,7 @@ def test_a_browser_shows_the_page_without_complaint(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
         assert not console, console
-        told = done.stdout
-    width_px = re.search(r"<title>w(\d+)</title>", told)
-    assert width_px, told[:200]
+        dom = done.stdout
+    width_px = re.search(r"<title>w(\d+)</title>", dom)
+    assert width_px, dom[:200]
     assert 300 < int(width_px[1]) <= 375

@@ -53,12 +53,12 @@ def test_true_captions_of_the_toy_world_raise_nothing() -> None:
 
 
 def test_statistics_count_words_repeats_and_openers() -> None:
-    found = text_statistics(["A dog runs.", "A dog runs.", "A cat's paw", ""])
-    assert (found.captions, found.words, found.lengths) == (4, 9, (3, 3, 3, 0))
-    assert found.repeated == (("A dog runs.", 2),)
-    assert found.openers == (("a dog", 2), ("a cat's", 1))
-    assert found.distinct_1 == 5 / 9
-    assert found.distinct_2 == 4 / 6
+    statistics = text_statistics(["A dog runs.", "A dog runs.", "A cat's paw", ""])
+    assert (statistics.captions, statistics.words, statistics.lengths) == (4, 9, (3, 3, 3, 0))
+    assert statistics.repeated == (("A dog runs.", 2),)
+    assert statistics.openers == (("a dog", 2), ("a cat's", 1))
+    assert statistics.distinct_1 == 5 / 9
+    assert statistics.distinct_2 == 4 / 6
 
 
 def test_diversity_is_compared_over_the_words_asked_for() -> None:
@@ -69,8 +69,13 @@ def test_diversity_is_compared_over_the_words_asked_for() -> None:
 
 
 def test_statistics_of_nothing() -> None:
-    found = text_statistics([])
-    assert (found.words, found.distinct_1, found.repeated, found.openers) == (0, 0.0, (), ())
+    statistics = text_statistics([])
+    assert (statistics.words, statistics.distinct_1, statistics.repeated, statistics.openers) == (
+        0,
+        0.0,
+        (),
+        (),
+    )
 
 
 def test_words_and_quantiles() -> None:

@@ -33,28 +33,28 @@ def section(captions: Mapping[str, Sequence[Row]]) -> Html:
     rows = []
     for name, by_style in texts.items():
         for style, captions_of in by_style.items():
-            found = text_statistics(captions_of, compare_words=compared[style])
-            rows.append((f"{name} · {style}", *_figures(found)))
+            statistics = text_statistics(captions_of, compare_words=compared[style])
+            rows.append((f"{name} · {style}", *_figures(statistics)))
     head = ("Captions", "Count", "Words", "Distinct-1", "Distinct-2")
     over = ", ".join(f"{count(words)} words ({style})" for style, words in compared.items())
-    told = (
+    note = (
         "Words: the median, and the lengths that 90\u00a0% lie between. Distinct-n: the share of "
         f"n-word sequences that differ among the first {over}."
     )
     blocks = [_captioner(name, rows_of, whole[name]) for name, rows_of in captions.items()]
-    return join(el("p", told), table("Length and variety", head, rows, numeric=(1, 2, 3, 4)), blocks)
+    return join(el("p", note), table("Length and variety", head, rows, numeric=(1, 2, 3, 4)), blocks)
 
 
-def _figures(found: TextStatistics) -> tuple[str, str, str, str]:
-    if not found.captions:
+def _figures(statistics: TextStatistics) -> tuple[str, str, str, str]:
+    if not statistics.captions:
         return "0", "–", "–", "–"
-    ordered = sorted(found.lengths)
+    ordered = sorted(statistics.lengths)
     low, middle, high = (f"{quantile(ordered, share):.0f}" for share in (0.05, 0.5, 0.95))
     length = f"{middle} ({low}–{high})"
-    return count(found.captions), length, number(found.distinct_1), number(found.distinct_2)
+    return count(statistics.captions), length, number(statistics.distinct_1), number(statistics.distinct_2)
 
 
-def _captioner(name: str, rows: Sequence[Row], found: Mapping[str, TextStatistics]) -> Html:
+def _captioner(name: str, rows: Sequence[Row], statistics: Mapping[str, TextStatistics]) -> Html:
     ok = [row for row in rows if row["status"] == "ok"]
     by = sorted({f"{row['captioner']} ({(row['captioner_sha256'] or 'no weights')[:12]})" for row in ok})
     out = [el("h3", name), el("p", f"Made by {', '.join(by) or 'no one yet'}.", class_="soft")]
@@ -67,8 +67,8 @@ def _captioner(name: str, rows: Sequence[Row], found: Mapping[str, TextStatistic
         )
         out.append(el("p", note, class_="note"))
     charts = [
-        histogram("Short captions", "words", [_series(found["short"].lengths)]),
-        histogram("Detailed captions", "words", [_series(found["detailed"].lengths)]),
+        histogram("Short captions", "words", [_series(statistics["short"].lengths)]),
+        histogram("Detailed captions", "words", [_series(statistics["detailed"].lengths)]),
         histogram("Confidence", "mean log-probability of a token", [_series(_measured(ok, "confidence"))]),
         histogram("Alignment", "cosine of picture and text", [_series(_measured(ok, "alignment"))]),
     ]
@@ -78,26 +78,26 @@ def _captioner(name: str, rows: Sequence[Row], found: Mapping[str, TextStatistic
     out.append(el("p", f"Flagged: {count(flagged)} of {count(len(ok))} clips ({percent(flagged, len(ok))})."))
     if flags:
         ordered = sorted(flags.items(), key=lambda item: (-item[1], item[0]))
-        told = [(flag, FLAGS.get(flag, ""), count(n), percent(n, len(ok))) for flag, n in ordered]
-        out.append(table("Flags", ("Flag", "Meaning", "Clips", "Share"), told, numeric=(2, 3)))
+        flag_rows = [(flag, FLAGS.get(flag, ""), count(n), percent(n, len(ok))) for flag, n in ordered]
+        out.append(table("Flags", ("Flag", "Meaning", "Clips", "Share"), flag_rows, numeric=(2, 3)))
     for style in ("short", "detailed"):
-        repeated = [(text, count(n)) for text, n in found[style].repeated]
+        repeated = [(text, count(n)) for text, n in statistics[style].repeated]
         if repeated:
             title = f"Most repeated {style} captions"
             out.append(table(title, ("Text", "Times"), repeated, numeric=(1,)))
-    openers = [_openers(f"How {s} captions begin", found[s]) for s in ("short", "detailed")]
+    openers = [_openers(f"How {s} captions begin", statistics[s]) for s in ("short", "detailed")]
     return join(out, el("div", openers, class_="bars"))
 
 
-def _openers(title: str, found: TextStatistics) -> Html:
+def _openers(title: str, statistics: TextStatistics) -> Html:
     bars = [
         el(
             "div",
-            el("div", f"{text} …", el("span", percent(n, found.captions)), class_="name"),
-            proportional_bar([("kept", n)], found.captions),
+            el("div", f"{text} …", el("span", percent(n, statistics.captions)), class_="name"),
+            proportional_bar([("kept", n)], statistics.captions),
             class_="bar",
         )
-        for text, n in found.openers
+        for text, n in statistics.openers
     ]
     return el("div", el("p", title, class_="soft"), bars)
 

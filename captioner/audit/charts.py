@@ -85,8 +85,10 @@ def histogram(
     ticks = [(scale.place(v), text) for v, text in scale.ticks or _ticks(low, high, 4)]
     drawn += _axes(ticks, low, high, [(0.0, "0"), (float(tallest), count(tallest))], 0.0, float(tallest))
     measured = [s for s in series if s.values]
-    told = [f"{s.name}: {_summary(s.values)}" if len(series) > 1 else _summary(s.values) for s in measured]
-    note = "; ".join(told) + (". The outer bars hold the outer 1\u00a0%." if clipped else ".")
+    summaries = [
+        f"{s.name}: {_summary(s.values)}" if len(series) > 1 else _summary(s.values) for s in measured
+    ]
+    note = "; ".join(summaries) + (". The outer bars hold the outer 1\u00a0%." if clipped else ".")
     return _figure(title, unit, note, drawn)
 
 

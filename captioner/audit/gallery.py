@@ -43,15 +43,15 @@ def sections(
     shown_kept = within_budget(shown_kept, strips, KEPT_BYTES)
     shown_rejected = within_budget(shown_rejected, strips, REJECTED_BYTES)
     out = []
-    for heading, over, rows, shown in (
+    for heading, over, rows, chosen in (
         ("Kept clips", "sources", kept, shown_kept),
         ("Rejected clips", "reasons", rejected, shown_rejected),
     ):
-        cards = [_card(row, clips[row["clip_id"]], strips.get(row["clip_id"]), words, uris) for row in shown]
-        told = f"{count(len(shown))} of {count(len(rows))}, drawn by hash and spread over {over}."
+        cards = [_card(row, clips[row["clip_id"]], strips.get(row["clip_id"]), words, uris) for row in chosen]
+        how_chosen = f"{count(len(chosen))} of {count(len(rows))}, drawn by hash and spread over {over}."
         if cards:
             anchor = heading.split()[0].lower()
-            out.append((anchor, heading, join(el("p", told, class_="soft"), cards)))
+            out.append((anchor, heading, join(el("p", how_chosen, class_="soft"), cards)))
     return _mosaic([strips[row["clip_id"]] for row in shown_kept if row["clip_id"] in strips]), out
 
 
@@ -68,14 +68,14 @@ def spread(rows: Sequence[Row], group: Callable[[Row], str], most: int) -> list[
 
 def within_budget(rows: Sequence[Row], strips: Mapping[str, Row], budget: int) -> list[Row]:
     """The rows whose filmstrips fit into `budget` bytes, the first ones first."""
-    shown = []
+    fitting = []
     for row in rows:
         strip = strips.get(row["clip_id"])
         budget -= sum(len(frame) for frame in strip["frames"] or ()) if strip else 0
         if budget < 0:
             break
-        shown.append(row)
-    return shown
+        fitting.append(row)
+    return fitting
 
 
 def _mosaic(strips: Sequence[Row]) -> Html:
@@ -107,10 +107,10 @@ def _card(
 ) -> Html:
     uri = uris.get(clip["source_id"], "")
     head = el("h3", el("span", clip["clip_id"]), el("span", uri.rsplit("/", 1)[-1], title=uri))
-    told = [
+    captions_of_clip = [
         _caption(name, rows[clip["clip_id"]]) for name, rows in captions.items() if clip["clip_id"] in rows
     ]
-    words = el("div", told, class_="words") if told else join()
+    words = el("div", captions_of_clip, class_="words") if captions_of_clip else join()
     reasons = [el("span", reason, class_="tag") for reason in judged["reasons"] or ()]
     if judged["duplicate_of"]:
         reasons.append(el("span", f" of {judged['duplicate_of']}", class_="soft"))

@@ -92,8 +92,8 @@ def _derived(
         states = Counter(index["status"].to_pylist())
         shards, total = counts["latents"][name]["shards"], counts["latents"][name]["samples"]
         tokens = pc.sum(index.filter(pc.equal(index["status"], "ok"))["tokens"]).as_py() or 0
-        told = f"{count(shards)} shard{'s' * (shards != 1)}, {count(tokens)} tokens"
-        sets.append((f"Encoded · {name}", states, total, told))
+        size = f"{count(shards)} shard{'s' * (shards != 1)}, {count(tokens)} tokens"
+        sets.append((f"Encoded · {name}", states, total, size))
     return [
         Derived(
             title=title,
@@ -110,23 +110,23 @@ def _derived(
 def _headline(counts: Row, derived: Sequence[Derived]) -> Html:
     sources, clips = counts["sources"], counts["clips"]
     kept = clips["status"].get("kept", 0)
-    told = [
+    headlines = [
         ("Sources", count(sources["total"]), f"{length_of_time(sources['duration_s'])} of footage"),
         ("Clips found", count(clips["total"]), "shots, every one of them"),
         ("Clips kept", count(kept), f"{percent(kept, clips['total'])}, {length_of_time(clips['kept_s'])}"),
     ]
-    told += [(part.title, count(part.ok), part.more) for part in derived]
-    boxes = [el("div", el("dt", name), el("dd", value, el("small", more))) for name, value, more in told]
+    headlines += [(part.title, count(part.ok), part.more) for part in derived]
+    boxes = [el("div", el("dt", name), el("dd", value, el("small", more))) for name, value, more in headlines]
     return el("dl", boxes, class_="headline")
 
 
 def _source_states(sources: Row) -> list[tuple[str, str, int]]:
     """(state, colour, files)"""
     styles = (("ok", "kept"), ("salvaged", "rejected"), ("failed", "failed"))
-    found = [(name, style, sources["status"].get(name, 0)) for name, style in styles]
+    states = [(name, style, sources["status"].get(name, 0)) for name, style in styles]
     gone = sources["status"].get("taken down", 0)
     return [
-        *found,
+        *states,
         *([("taken down", "failed", gone)] if gone else []),
         ("pending", "pending", sources["pending"]),
     ]
@@ -151,8 +151,8 @@ def _funnel(counts: Row, states: Sequence[Judged], derived: Sequence[Derived]) -
     return join(steps)
 
 
-def _step(name: str, told: str, whole: int, parts: Sequence[tuple[str, str, int]]) -> Html:
-    title = el("div", name, el("span", told), class_="name")
+def _step(name: str, total: str, whole: int, parts: Sequence[tuple[str, str, int]]) -> Html:
+    title = el("div", name, el("span", total), class_="name")
     bar = proportional_bar([(style, value) for _, style, value in parts], whole)
     key = [el("li", el("span", f"{state} {count(n)}"), class_=style) for state, style, n in parts if n]
     return el("div", title, bar, el("ul", key, class_="key"), class_="bar")
@@ -190,6 +190,6 @@ def _rejections(judged: Sequence[Row]) -> Html:
     several = len(rejected) - alone.total()
     rows.append(("Clips rejected", count(len(rejected)), percent(1, 1), count(alone.total()), count(several)))
     head = ("Reason", "Clips", "Of rejected", "Only this", "With others")
-    told = "A clip can be rejected for several reasons: the counts can exceed the total in the last row."
+    note = "A clip can be rejected for several reasons: the counts can exceed the total in the last row."
     numbers = table("Rejected clips", head, rows, numeric=(1, 2, 3, 4))
-    return join(el("h3", "Why clips were rejected"), el("p", told), numbers)
+    return join(el("h3", "Why clips were rejected"), el("p", note), numbers)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.audit import captions as report_captions
+from captioner.audit import data_card
 from captioner.audit import gallery as report_gallery
 from captioner.audit import overview as report_overview
 from captioner.audit import training as report_training
@@ -51,6 +52,18 @@ def render_report(corpus: Corpus, run: Storage | None) -> str:
     mosaic, galleries = report_gallery.sections(corpus, judged, clips, captions, uris)
     overview = report_overview.section(counts, judged, clips, captions, encoded)
     sections = [("overview", "From files to samples", overview)]
+    if counts["sources"]["total"]:
+        contents = data_card.Contents(
+            corpus=corpus,
+            config=corpus.config(),
+            counts=counts,
+            sources=sources,
+            clips=clips,
+            judged=judged,
+            captions=captions,
+            latents=list(encoded),
+        )
+        sections.append(("data-card", "Data card", data_card.section(contents)))
     if failures := _failures(sources, clips, captions, encoded):
         sections.append(("failures", "What failed, and why", failures))
     if judged:
@@ -64,7 +77,7 @@ def render_report(corpus: Corpus, run: Storage | None) -> str:
         text = corpus.storage.read_bytes(CONFIG_PATH).decode("utf-8", "replace")
         how = el("p", "The resolved config and the fingerprint of each stage, as this corpus stores them.")
         body = join(how, folded(CONFIG_PATH, el("pre", text, tabindex=0)))
-        sections.append(("config", "How it was made", body))
+        sections.append(("config", "The settings", body))
     name = corpus.root.rstrip("/").rpartition("/")[2]
     return page("Corpus report", join(el("p", name, class_="soft"), mosaic), sections)
 
@@ -101,20 +114,20 @@ def _failures(
     out: list[Html] = []
     for title, state, candidates in groups:
         column, named = ("uri", "File") if candidates is sources else ("clip_id", "Clip")
-        found = [(r[column], r["reason"] or "no reason given") for r in candidates if r["status"] == state]
-        if not found:
+        items = [(r[column], r["reason"] or "no reason given") for r in candidates if r["status"] == state]
+        if not items:
             continue
-        out.append(el("h3", f"{title}: {count(len(found))} {state}"))
-        reasons = Counter(reason for _, reason in found)
-        if len(reasons) < len(found):
+        out.append(el("h3", f"{title}: {count(len(items))} {state}"))
+        reasons = Counter(reason for _, reason in items)
+        if len(reasons) < len(items):
             ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
             grouped = [(reason, count(n)) for reason, n in ordered[:ROWS_SHOWN]]
             out.append(table("By reason", ("Reason", "Count"), grouped, numeric=(1,)))
-        each = table(_shown(len(found)), (named, "Reason"), found[:ROWS_SHOWN])
-        out.append(each if len(found) <= 12 else folded("One by one", each))
-    told = "A failure is neither a rejection nor a low score: the work could not be done. "
+        each = table(_shown(len(items)), (named, "Reason"), items[:ROWS_SHOWN])
+        out.append(each if len(items) <= 12 else folded("One by one", each))
+    note = "A failure is neither a rejection nor a low score: the work could not be done. "
     return (
-        join(el("p", f"{told}Of a salvaged source, what could be decoded was used."), out) if out else join()
+        join(el("p", f"{note}Of a salvaged source, what could be decoded was used."), out) if out else join()
     )
 
 
@@ -138,8 +151,8 @@ def _distributions(judged: Sequence[Row], clips: Mapping[str, Row]) -> Html:
         f" {count(images)} of the clips are images: they have no duration and no motion." if images else ""
     )
     key = [el("li", el("span", name), class_=name) for name in COMPARED]
-    told = el("p", f"Counts of clips by what was measured on them, kept and rejected stacked.{still}")
-    return join(told, el("ul", key, class_="key"), el("div", charts, class_="charts"))
+    note = el("p", f"Counts of clips by what was measured on them, kept and rejected stacked.{still}")
+    return join(note, el("ul", key, class_="key"), el("div", charts, class_="charts"))
 
 
 def _measure(

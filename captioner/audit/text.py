@@ -55,15 +55,15 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 def _distinct(split: Sequence[Sequence[str]], n: int, budget: int) -> float:
     """Different n-grams (none across captions) over all of them, within the first `budget` words."""
-    seen: set[tuple[str, ...]] = set()
+    distinct: set[tuple[str, ...]] = set()
     count = 0
     for caption in split:
         taken = caption[:budget]
         budget -= len(taken)
         grams = _ngrams(taken, n)
-        seen.update(grams)
+        distinct.update(grams)
         count += len(grams)
-    return len(seen) / count if count else 0.0
+    return len(distinct) / count if count else 0.0
 
 
 def _top(items: Iterable[str], top: int, *, at_least: int) -> tuple[tuple[str, int], ...]:

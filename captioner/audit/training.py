@@ -95,8 +95,8 @@ def _number(row: Metrics, name: str) -> float | None:
 
 
 def _points(metrics: Sequence[Metrics], name: str) -> Points:
-    found = ((row["step"], _number(row, name)) for row in metrics)
-    return [(float(step), value) for step, value in found if value is not None]
+    pairs = ((row["step"], _number(row, name)) for row in metrics)
+    return [(float(step), value) for step, value in pairs if value is not None]
 
 
 def _ends(points: Points, share: float = 0.05) -> tuple[float, float]:
@@ -116,14 +116,14 @@ def _summary(metrics: Sequence[Metrics], resumed: Sequence[float], unread: int) 
         best = min(held_out, key=lambda point: point[1])
         rows.append((f"Best held-out loss, at step {count(int(best[0]))}", "", number(best[1], 4)))
     last = metrics[-1]
-    told = f"{count(int(last['step']))} steps"
+    summary = f"{count(int(last['step']))} steps"
     seconds = sum(value for _, value in _points(metrics, "seconds"))
     if seconds:
-        told += f", {length_of_time(seconds)} of steps logged"
-    told += f", resumed {count(len(resumed))} time{'s' * (len(resumed) != 1)}." if resumed else "."
+        summary += f", {length_of_time(seconds)} of steps logged"
+    summary += f", resumed {count(len(resumed))} time{'s' * (len(resumed) != 1)}." if resumed else "."
     if unread:
-        told += f" {count(unread)} line{'s' * (unread != 1)} of its metrics could not be read."
-    return join(el("p", told), table("Start and end", ("Figure", "Start", "End"), rows, numeric=(1, 2)))
+        summary += f" {count(unread)} line{'s' * (unread != 1)} of its metrics could not be read."
+    return join(el("p", summary), table("Start and end", ("Figure", "Start", "End"), rows, numeric=(1, 2)))
 
 
 def _curves(metrics: Sequence[Metrics], resumed: Sequence[float]) -> Html:
@@ -157,8 +157,8 @@ def _samples(run: Storage) -> Html:
         card, used = _sample(run, stem, set(names), left)
         left -= used
         cards.append(card)
-    told = f"{count(len(cards))} of {count(len(stems))} samples in the run's folder, by name."
-    return join(el("h3", "Samples"), el("p", told, class_="soft"), cards)
+    how_chosen = f"{count(len(cards))} of {count(len(stems))} samples in the run's folder, by name."
+    return join(el("h3", "Samples"), el("p", how_chosen, class_="soft"), cards)
 
 
 def _sample(run: Storage, stem: str, names: set[str], left: int) -> tuple[Html, int]:
@@ -167,7 +167,7 @@ def _sample(run: Storage, stem: str, names: set[str], left: int) -> tuple[Html, 
     sheet = _embedded(run, f"{stem}.png", names, min(SHEET_BYTES, left))
     movie = _embedded(run, f"{stem}.mp4", names, min(MOVIE_BYTES, left - len(sheet)))
     prompt = str(meta.get("prompt") or "no prompt recorded")
-    shown: list[Html] = []
+    media: list[Html] = []
     if movie:
         poster = _first_frame(sheet, meta)
         movie_uri, poster_uri = (
@@ -176,7 +176,7 @@ def _sample(run: Storage, stem: str, names: set[str], left: int) -> tuple[Html, 
         )
         label = f"Generated video: {prompt}"
         on = {"controls": True, "loop": True, "muted": True, "playsinline": True}
-        shown.append(
+        media.append(
             el(
                 "video",
                 src=movie_uri,
@@ -188,15 +188,15 @@ def _sample(run: Storage, stem: str, names: set[str], left: int) -> tuple[Html, 
         )
     if sheet:
         alt = f"Frames of the generated video: {prompt}" if movie else f"Generated picture: {prompt}"
-        shown.append(el("img", src=data_uri("image/png", sheet), alt=alt, class_="sheet"))
-    if not shown:
+        media.append(el("img", src=data_uri("image/png", sheet), alt=alt, class_="sheet"))
+    if not media:
         too_large = [n for n in (f"{stem}.png", f"{stem}.mp4") if n in names]
-        shown.append(
+        media.append(
             el("p", f"Too large for this page: {', '.join(too_large)}" if too_large else "No picture.")
         )
-    told = [(n.replace("_", " "), meta.get(n)) for n in SAMPLE_FIGURES]
-    figures = [(name, str(value)) for name, value in told if isinstance(value, int | float | str)]
-    body = [el("h3", stem), el("div", shown, class_="shown"), el("p", prompt, class_="caption")]
+    recorded = [(n.replace("_", " "), meta.get(n)) for n in SAMPLE_FIGURES]
+    figures = [(name, str(value)) for name, value in recorded if isinstance(value, int | float | str)]
+    body = [el("h3", stem), el("div", media, class_="shown"), el("p", prompt, class_="caption")]
     card = el("article", body, facts(figures), class_="card")
     return card, len(sheet) + len(movie)
 
@@ -205,10 +205,10 @@ def _meta(run: Storage, stem: str, names: set[str]) -> Mapping[str, Any]:
     if f"{stem}.json" not in names:
         return {}
     try:
-        found = json.loads(run.read_bytes(f"samples/{stem}.json"))
+        meta = json.loads(run.read_bytes(f"samples/{stem}.json"))
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return meta if isinstance(meta, dict) else {}
 
 
 def _first_frame(sheet: bytes, meta: Metrics) -> bytes:
