@@ -2,7 +2,8 @@
 
 In: Python rows. Out: Arrow tables and Parquet bytes, the same bytes for the same rows. Times are in
 seconds of the source, spans are half open, pixels are display pixels (rotation and sample aspect
-applied), `crop` is [x, y, width, height] of the active picture.
+applied), `crop` is [x, y, width, height] of the active picture. docs/tables.md is made of the comments
+here: a column without one means what its name means in the first table that says it.
 """
 
 import io
@@ -21,46 +22,47 @@ S, F32, F64, I32, I64 = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.
 
 PROVENANCE = [  # what a manifest or a tar says of a source (pipeline/sources/manifests.py); null = nothing
     ("original", S),  # its own caption
-    ("licence", S),
-    ("tags", pa.list_(S)),
+    ("licence", S),  # as the manifest words it
+    ("tags", pa.list_(S)),  # as the manifest words them
     ("attributes", S),  # every other column, one JSON object
 ]
 
-INPUTS = pa.schema(  # what a run was asked to take in: a row a source
+INPUTS = pa.schema(  # inputs.parquet: what a run was asked to take in: a row a source
     [
         ("source_key", S),  # hash of (uri, size, mtime); provenance is no part of it
         ("uri", S),  # path | s3://… | path.tar#member
         ("size_bytes", I64),  # 0 when there is no such file
-        ("mtime_ns", I64),
+        ("mtime_ns", I64),  # of the file, since 1970; of the tar, for a member
         *PROVENANCE,
     ]
 )
 
 TAKEDOWNS = pa.schema(  # takedowns.parquet: sources that must not come back; never shrinks
-    [("source_id", S), ("uris", pa.list_(S)), ("reason", S)]
+    [
+        ("source_id", S),
+        ("uris", pa.list_(S)),  # where it lay when it was taken down
+        ("reason", S),  # as given with --reason
+    ]
 )
 
-SOURCES = pa.schema(  # a row an input file, failures included
+SOURCES = pa.schema(  # sources/<key>.parquet: a row an input file, failures included
     [
-        (
-            "source_key",
-            S,
-        ),  # hash of (uri, size, mtime) and the analyze fingerprint: what was looked at, and how
+        ("source_key", S),  # that of the inputs table
         ("source_id", S),  # first 16 hex of the content's sha256
         ("uri", S),
         ("kind", S),  # video | image
-        ("status", S),  # ok | salvaged | failed
-        ("reason", S),
-        ("container", S),
-        ("codec", S),
-        ("width", I32),
-        ("height", I32),
+        ("status", S),  # ok | salvaged | failed | taken down
+        ("reason", S),  # why it failed, or where it broke
+        ("container", S),  # as the demuxer names it
+        ("codec", S),  # as the decoder names it
+        ("width", I32),  # pixels as displayed
+        ("height", I32),  # pixels as displayed
         ("rotation", I32),  # degrees counter-clockwise, already applied to width and height
-        ("fps", F64),
-        ("is_vfr", pa.bool_()),
+        ("fps", F64),  # mean frame rate; 0 for an image
+        ("is_vfr", pa.bool_()),  # whether the time between frames varies
         ("frames", I32),  # decoded frames
-        ("duration_s", F64),
-        ("has_audio", pa.bool_()),
+        ("duration_s", F64),  # 0 for an image
+        ("has_audio", pa.bool_()),  # sound is noticed and never read
         ("transfer", S),  # sdr | pq | hlg; high dynamic range is not tone-mapped: its pictures look flat
         ("size_bytes", I64),
     ]
@@ -70,96 +72,93 @@ SIGNALS = pa.struct(  # units and ranges: pipeline/signals/measure.py; null = no
     [(name, F32) for name in rule_grammar.SIGNALS]
 )
 
-CLIPS = pa.schema(  # a row a shot, also one too short or too bad to keep
+CLIPS = pa.schema(  # clips/<key>.parquet: a row a shot, also one too short or too bad to keep
     [
         ("clip_id", S),  # <source_id>-<start_ms>-<end_ms>
-        ("source_id", S),
+        ("source_id", S),  # the file that it is a span of
         ("kind", S),
-        ("start_s", F64),
-        ("end_s", F64),
-        ("start_frame", I32),
-        ("end_frame", I32),
+        ("start_s", F64),  # of its first frame
+        ("end_s", F64),  # end of its last frame
+        ("start_frame", I32),  # number in display order
+        ("end_frame", I32),  # half open
         ("fps", F64),
         ("width", I32),
         ("height", I32),
-        ("crop", pa.list_(I32)),
+        ("crop", pa.list_(I32)),  # [x, y, width, height] of the active picture, without bars
         ("boundary_in", S),  # cut | dissolve | fade | wipe | start | end | stride
-        ("boundary_out", S),
-        ("boundary_confidence", F32),
-        ("signals", SIGNALS),
+        ("boundary_out", S),  # as boundary_in
+        ("boundary_confidence", F32),  # 0 to 1, the lower of the two
+        ("signals", SIGNALS),  # what was measured: the table below
         ("camera", S),  # static | shake | pan_left | pan_right | tilt_up | … : pipeline/signals/camera.py
         ("phash", pa.list_(pa.uint64())),  # a filmstrip frame each
         ("status", S),  # ok | failed
-        ("reason", S),
+        ("reason", S),  # why it failed
     ]
 )
 
-STRIPS = pa.schema(  # what is kept of a clip's pictures, a row a clip
+STRIPS = pa.schema(  # strips/<key>.parquet: what is kept of a clip's pictures, a row a clip
     [
         ("clip_id", S),
-        ("times_s", pa.list_(F32)),
+        ("times_s", pa.list_(F32)),  # of each frame, seconds of the source
         ("frames", pa.list_(pa.binary())),  # JPEG
         ("print", pa.binary()),  # uint8 [S, 176], a tiny film for finding copies: pipeline/dedup/prints.py
     ]
 )
 
-JUDGED = pa.schema(
+JUDGED = pa.schema(  # judged.parquet: a row a clip
     [
         ("clip_id", S),
         ("source_id", S),
         ("kind", S),
-        ("duration_s", F64),
+        ("duration_s", F64),  # end_s - start_s
         ("status", S),  # kept | rejected | failed
         ("reasons", pa.list_(S)),  # every reason, not the first
-        ("duplicate_of", S),
+        ("duplicate_of", S),  # clip_id of the copy that stays
     ]
 )
 
-DUPLICATES = pa.schema(  # a row a clip that has copies; who is in no group is in no row
+DUPLICATES = pa.schema(  # duplicates.parquet: a row a clip that has copies; who is in no group is in no row
     [
         ("group_id", S),  # the clip_id of the first member
         ("clip_id", S),
         ("kind", S),  # exact | perceptual | semantic: the closest relation to another member
         ("mirrored", pa.bool_()),  # seen mirrored by that member
-        (
-            "distance",
-            F32,
-        ),  # to that member: 0 = the same pixels; pipeline/dedup/groups.py, captioner/embed.py
+        ("distance", F32),  # to that member, 0 = the same pixels (dedup/groups.py; captioner/embed.py)
         ("kept", pa.bool_()),  # the member that stays
     ]
 )
 
-CONTAMINATED = pa.schema(  # a row a pair: a clip that shows footage of an evaluation set
+CONTAMINATED = pa.schema(  # contaminated.parquet: a row a clip and what it shows of an evaluation set
     [
         ("clip_id", S),
-        ("evaluation_clip_id", S),
+        ("evaluation_clip_id", S),  # of the evaluation set
         ("distance", F32),  # as in DUPLICATES
     ]
 )
 
-EMBEDDINGS = pa.schema(  # a row a clip: captioner/embed.py
+EMBEDDINGS = pa.schema(  # embeddings/<embedder>/<key>.parquet: a row a clip (captioner/embed.py)
     [
         ("clip_id", S),
         ("vector", pa.list_(F32)),  # unit length
         ("aesthetic", F32),  # null where no head was named
         ("status", S),  # ok | failed
-        ("reason", S),
+        ("reason", S),  # why it failed
     ]
 )
 
-CAPTIONS = pa.schema(
+CAPTIONS = pa.schema(  # captions/<captioner>/<key>.parquet: a row a clip
     [
         ("clip_id", S),
-        ("short", S),
-        ("detailed", S),
-        ("original", S),
-        ("captioner", S),
-        ("captioner_sha256", S),
+        ("short", S),  # one sentence
+        ("detailed", S),  # several sentences
+        ("original", S),  # what its manifest says of the source
+        ("captioner", S),  # the name, such as builtin: or hf:REPO
+        ("captioner_sha256", S),  # of its weights, or of what else decides its words
         ("confidence", F32),  # mean token log-probability
         ("alignment", F32),  # image–text cosine
-        ("flags", pa.list_(S)),
+        ("flags", pa.list_(S)),  # remarks of text checks: captioner/quality.py
         ("status", S),  # ok | failed
-        ("reason", S),
+        ("reason", S),  # why it failed
     ]
 )
 
@@ -169,20 +168,20 @@ INDEX = pa.schema(  # latents/<name>/index.parquet: a row a sample
         ("source_id", S),
         ("kind", S),
         ("key", S),  # the sample's key in the tar
-        ("shard", S),
+        ("shard", S),  # file name of the tar
         ("offset", I64),  # of the .latent.npy bytes inside the tar
-        ("nbytes", I64),
-        ("json_offset", I64),
-        ("json_nbytes", I64),
+        ("nbytes", I64),  # of the .latent.npy
+        ("json_offset", I64),  # of the .json bytes inside the tar
+        ("json_nbytes", I64),  # of the .json
         ("shape", pa.list_(I32)),  # [C, T, H, W] of the latent
         ("tokens", I32),  # T * H * W
         ("fps", F64),  # of the encoded frames
-        ("frames", I32),
-        ("width_px", I32),
-        ("height_px", I32),
+        ("frames", I32),  # encoded
+        ("width_px", I32),  # of the encoded frames
+        ("height_px", I32),  # of the encoded frames
         ("sha256", S),  # of the .latent.npy bytes
         ("status", S),  # ok | failed
-        ("reason", S),
+        ("reason", S),  # why it failed
     ]
 )
 
