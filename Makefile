@@ -5,13 +5,14 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 READY   = $(VENV)/.ready
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   set up, then raw video to trained model, samples and report (demo/)"
 	@echo "make test   set up, then run the tests"
 	@echo "make lint   ruff and mypy"
+	@echo "make docs   docs/tables.md and docs/cli.md, made from the code"
 	@echo "make bench  the figures of infra/bench/RESULTS.md that need no GPU"
 
 $(READY): pyproject.toml constraints.txt
@@ -30,6 +31,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python infra/docs/generate.py
 
 bench: $(READY)
 	PATH="$(abspath $(BIN)):$$PATH" bash infra/bench/run.sh

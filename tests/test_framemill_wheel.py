@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
+
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "framemill.py")
 PACKAGES = ("pipeline", "captioner", "tokenizer_stage", "training")
@@ -51,6 +53,20 @@ def framemill(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_help(framemill: Path, tmp_path: Path) -> None:
     assert "toyworld" in run(framemill, "--help", cwd=tmp_path)
+    assert run(framemill, "--version", cwd=tmp_path) == f"framemill {pipeline.__version__}\n"
+
+
+def test_what_is_no_code_is_in_it_too(framemill: Path, tmp_path: Path) -> None:
+    printed = run(
+        framemill.with_name("python"), "-c", "import pipeline; print(pipeline.__file__)", cwd=tmp_path
+    )
+    site = Path(printed.strip()).parents[1]
+    data = [
+        path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix not in (".py", ".pyc")
+    ]
+    files = [path.relative_to(ROOT) for path in data if path.is_file()]
+    assert len(files) > 10
+    assert not [str(file) for file in files if not (site / file).is_file()]
 
 
 @pytest.mark.slow
