@@ -61,12 +61,13 @@ def caption_flags(short: str, detailed: str) -> list[str]:
     return [flag for flag in FLAGS if raised[flag]]
 
 
-def _ngrams(text: Sequence[str], n: int) -> list[tuple[str, ...]]:
+def ngrams(text: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    """Every run of n words: (["a", "b", "c"], 2) -> [("a", "b"), ("b", "c")]."""
     return list(zip(*(text[i:] for i in range(n)), strict=False))
 
 
 def _most_common(text: Sequence[str], n: int) -> int:
-    return max(Counter(_ngrams(text, n)).values(), default=0)
+    return max(Counter(ngrams(text, n)).values(), default=0)
 
 
 def _runs_three(text: Sequence[str]) -> bool:

@@ -45,7 +45,7 @@ class AnalyzeConfig:
 class JudgeConfig:
     """What is kept (pipeline/stages/judge.py). A rule applies only to what was measured."""
 
-    preset: str = "standard"  # strict | standard | keep-all, or a TOML file like those in pipeline/presets
+    preset: str = "standard"  # strict | standard | keep-all, or a TOML file like those in stages/presets
     rules: dict[str, Any] = field(default_factory=dict)  # changes: rules.signals.motion.min = 0.1
     dedup: bool = True  # one clip of each group of copies stays
     mirrored: bool = True  # a mirrored copy is a copy

@@ -1,1 +1,1 @@
-"""The caption quality report."""
+"""The report of a corpus: a data card, counts, charts, captions, pictures."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from captioner.quality import _ngrams, words
+from captioner.quality import ngrams, words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ def _distinct(split: Sequence[Sequence[str]], n: int, budget: int) -> float:
     for caption in split:
         taken = caption[:budget]
         budget -= len(taken)
-        grams = _ngrams(taken, n)
+        grams = ngrams(taken, n)
         distinct.update(grams)
         count += len(grams)
     return len(distinct) / count if count else 0.0
