@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import pipeline
 from captioner.audit.charts import ASPECT, Series, histogram, line_chart
 from captioner.audit.gallery import spread
 from captioner.audit.markup import el, length_of_time, number, percent
@@ -19,7 +18,7 @@ from captioner.audit.report import render_report, write_report
 from captioner.audit.training import read_metrics
 from pipeline.config import Config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, TAKEDOWNS_PATH, Corpus
+from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, Corpus
 from pipeline.engine.tasks import part_key
 from pipeline.storage import Storage
 
@@ -197,28 +196,6 @@ def test_the_numbers_add_up(tmp_path: Path) -> None:
     assert cells(html, "Clips rejected") == ["5", "100 %", "3", "2"]
     assert "no video stream" in html
     assert "empty output" in html
-
-
-def test_the_data_card_counts_every_file_and_clip_by_licence(tmp_path: Path) -> None:
-    corpus = build_corpus(tmp_path, sources=6, clips_each=4)
-    html = render_report(corpus, None)
-    assert cells(html, "CC BY 4.0") == ["3", "16.0 s", "6", "12.0 s"]  # the failed file among them
-    assert cells(html, "unknown") == ["3", "24.0 s", "8", "16.0 s"]
-    assert cells(html, "video") == ["6", "40.0 s", "14", "28.0 s"]
-    assert cells(html, "Files that could not be decoded") == ["1 × no video stream", "1"]
-    assert cells(html, "Clips that failed")[1] == "1"
-    assert "The licence of 3 of 6 files is unknown" in html
-    assert f"framemill {pipeline.__version__}" in html
-    assert "builtin:, weights " + "ab" * 32 in html
-
-
-def test_the_data_card_counts_what_was_taken_down(tmp_path: Path) -> None:
-    corpus = build_corpus(tmp_path)
-    gone = [{"source_id": f"{256:016x}", "uris": ["/media/v0.mp4"], "reason": "asked to"}]
-    corpus.storage.write_bytes(TAKEDOWNS_PATH, tables.to_parquet(tables.from_rows(gone, tables.TAKEDOWNS)))
-    html = render_report(corpus, None)
-    assert cells(html, "Files taken down for good") == ["1 × asked to", "1"]
-    assert cells(html, "unknown") == ["3", "24.0 s", "6", "12.0 s"]  # its two kept clips are gone
 
 
 def test_clips_that_are_not_judged_are_counted(tmp_path: Path) -> None:

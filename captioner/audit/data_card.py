@@ -15,6 +15,7 @@ from captioner.audit.overview import duration_s
 from pipeline.config import Config
 from pipeline.corpus.corpus import TAKEN_DOWN, Corpus
 from pipeline.corpus.shards import INFO_NAME, read_info
+from pipeline.errors import FormatError
 from pipeline.storage import Storage
 
 UNKNOWN = "unknown"
@@ -127,7 +128,11 @@ def _recipe(contents: Contents) -> Html:
         folder = Storage(f"{corpus.root}/latents/{name}")
         if not folder.exists(INFO_NAME):
             continue
-        info = read_info(folder)
+        try:
+            info = read_info(folder)
+        except FormatError:  # of another version: its clips are counted all the same
+            rows.append((f"Latents · {name}", UNKNOWN))
+            continue
         grid = f"up to {info.max_frames} frames at {info.fps:g} fps, about {count(info.area_px)} pixels"
         rows.append((f"Latents · {name}", f"{info.vae}, weights {info.vae_sha256}; {grid}"))
     note = "All settings, and the fingerprint of each stage, stand at the end of this page."
