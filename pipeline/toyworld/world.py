@@ -16,7 +16,6 @@ The bytes depend on the config alone, never on `workers`. Never draws anything a
 
 import json
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import FormatError
-from pipeline.storage import TEMP_PREFIX, sha256_hex
+from pipeline.storage import commit, commit_bytes, sha256_hex
 from pipeline.toyworld.render import Frames, render_frames
 from pipeline.toyworld.script import FilePlan, PlannedShot, ToyWorldConfig, plan_corpus
 
@@ -61,7 +60,7 @@ def render_corpus(
         rows.append(row)
         if progress is not None:
             progress(len(rows), len(plans))
-    _write_atomically(out_dir / "truth.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+    commit_bytes(out_dir / "truth.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     return ToyWorldSummary(
         videos=config.videos,
         images=config.images,
@@ -94,15 +93,8 @@ def _render_file(out_dir: Path, plan: FilePlan) -> dict[str, Any]:
 
 def _write_image(path: Path, plan: FilePlan) -> None:
     frame = next(_shot_frames(plan, 0, 0, 1))
-    temporary = path.with_name(f"{TEMP_PREFIX}{path.name}")
-    Image.fromarray(frame).save(temporary, format="PNG")
-    os.replace(temporary, path)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{TEMP_PREFIX}{path.name}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with commit(path) as temporary:
+        Image.fromarray(frame).save(temporary, format="PNG")
 
 
 def _file_frames(plan: FilePlan) -> Iterator[Frames]:
