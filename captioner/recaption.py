@@ -22,7 +22,7 @@ from pipeline.corpus.failures import forget_failed
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult
 from pipeline.engine.tasks import plan_tasks
-from pipeline.progress import Progress
+from pipeline.progress import Progress, silent
 from pipeline.settings import fingerprint
 
 STAGE_VERSION = 1
@@ -104,7 +104,7 @@ def recaption_corpus(
     corpus: Corpus,
     config: Config,
     executor: Executor,
-    progress: Progress | None = None,
+    progress: Progress = silent,
     *,
     retry_failed: bool = False,
 ) -> RunSummary:
@@ -118,8 +118,7 @@ def recaption_corpus(
     if retry_failed:
         forget_failed(corpus, f"captions/{name}", f"captions/{name}", tables.CAPTIONS)
     tasks = caption_tasks(corpus, name, stage_fingerprint, config.caption.clips_per_task)
-    report = progress or (lambda done, total, facts: None)
-    summary = run(RecaptionStage(corpus.root, config.caption), tasks, executor, corpus.root, report)
+    summary = run(RecaptionStage(corpus.root, config.caption), tasks, executor, corpus.root, progress)
     refresh_originals(corpus, name)
     return summary
 

@@ -14,7 +14,11 @@ from functools import partial
 from typing import Any
 
 LOG_EVERY_S, JSON_EVERY_S = 10.0, 1.0
-Progress = Callable[[int, int, Mapping[str, object]], None]
+Progress = Callable[[int, int, Mapping[str, object]], None]  # (done, total, facts)
+
+
+def silent(done: int, total: int, facts: Mapping[str, object]) -> None:
+    """The progress of what nobody watches."""
 
 
 @contextmanager

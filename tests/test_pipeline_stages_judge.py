@@ -13,6 +13,7 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.dedup.groups import PAIRS
 from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import ConfigError
+from pipeline.progress import silent
 from pipeline.rule_grammar import rules_of
 from pipeline.settings import build, to_toml
 from pipeline.sources.discover import discover
@@ -240,7 +241,7 @@ def test_short_names_stand_for_rules_and_survive_the_corpus_file(tmp_path: Path)
 def _analyzed(root: Path, *files: Path) -> Corpus:
     corpus = Corpus(str(root))
     found = discover([str(f) for f in files]).inputs
-    analyze_corpus(corpus, found, Config(), LocalExecutor(), lambda *_: None)
+    analyze_corpus(corpus, found, Config(), LocalExecutor(), silent)
     return corpus
 
 

@@ -7,7 +7,6 @@ content was taken down is not decoded again. Never: a codec in this process.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from pipeline.corpus.failures import forget_failed
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.tasks import plan_tasks
+from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
 from pipeline.shots import detectors
@@ -129,7 +129,7 @@ def analyze_corpus(
     inputs: pa.Table,
     config: Config,
     executor: Executor,
-    progress: Callable[[int, int, dict[str, int]], None],
+    progress: Progress,
     *,
     retry_failed: bool = False,
 ) -> RunSummary:

@@ -5,8 +5,6 @@ EVALUATION/ below the corpus. Out: for each clip what of the evaluation set it s
 (pipeline/stages/judge.py), a change to the evaluation set.
 """
 
-from collections.abc import Callable
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,6 +15,7 @@ from pipeline.dedup import groups as dedup
 from pipeline.dedup.print_store import CorpusPrints, JoinedPrints
 from pipeline.engine.runner import Executor
 from pipeline.errors import UsageError
+from pipeline.progress import Progress
 from pipeline.settings import fingerprint
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
@@ -29,7 +28,7 @@ def contaminated(
     corpus: Corpus,
     config: Config,
     executor: Executor,
-    progress: Callable[[int, int, dict[str, int]], None],
+    progress: Progress,
 ) -> pa.Table:
     """Schema CONTAMINATED of the corpus against `judge.decontaminate`; found once for the same clips."""
     evaluation = _evaluation(corpus, config, executor, progress)
@@ -65,9 +64,7 @@ def resemblances(corpus: Corpus, evaluation: Corpus) -> pa.Table:
     return pa.concat_tables(found).sort_by([("clip_id", "ascending"), ("distance", "ascending")])
 
 
-def _evaluation(
-    corpus: Corpus, config: Config, executor: Executor, progress: Callable[[int, int, dict[str, int]], None]
-) -> Corpus:
+def _evaluation(corpus: Corpus, config: Config, executor: Executor, progress: Progress) -> Corpus:
     place = config.judge.decontaminate
     if Storage(place).exists(CONFIG_PATH):
         return Corpus(place)

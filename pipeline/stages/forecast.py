@@ -11,7 +11,7 @@ of footage. Footage is extrapolated by bytes (videos) and by number (stills), al
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
 from pipeline.engine.stage import Failure, guard
+from pipeline.progress import Progress, silent
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import find_pairs, judge
@@ -38,7 +39,7 @@ def plan_run(
     config: Config,
     *,
     budget_s: float = 120.0,
-    progress: Callable[[int, int, dict[str, int]], None] = lambda *_: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """What to expect of a run over `inputs`; analyses about `budget_s` seconds of their footage."""
     rows = sorted(inputs.to_pylist(), key=lambda r: hashlib.sha256(r["source_key"].encode()).digest())
@@ -130,7 +131,7 @@ def _chosen(rows: Sequence[dict[str, Any]], budget_s: float) -> list[dict[str, A
 
 
 def _analysed(
-    rows: Sequence[dict[str, Any]], schema: pa.Schema, config: Config, progress: Callable[..., None]
+    rows: Sequence[dict[str, Any]], schema: pa.Schema, config: Config, progress: Progress
 ) -> dict[str, Any]:
     """Clips, funnel, seconds and bytes of the sample, by the stages themselves in a temporary corpus."""
     inputs = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)

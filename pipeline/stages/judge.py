@@ -10,7 +10,7 @@ every clip, a rejected one too: it never stays, but what it resembles is one gro
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,13 +25,13 @@ from pipeline.dedup import groups as dedup
 from pipeline.dedup.print_store import CorpusPrints
 from pipeline.dedup.semantic import semantic_pairs
 from pipeline.engine.runner import Executor, LocalExecutor, RunSummary
+from pipeline.progress import Progress, silent
 from pipeline.rule_grammar import KINDS, rules_of
 from pipeline.settings import fingerprint
 from pipeline.stages import decontaminate, rules
 
 VERSION = 2  # raised when the same rules give other verdicts
 PAIRS_PATH, DUPLICATES_PATH = "pairs.parquet", "duplicates.parquet"
-Progress = Callable[[int, int, dict[str, int]], None]
 CLOSENESS = ("exact", "perceptual", "semantic")
 
 
@@ -85,7 +85,7 @@ def judge_corpus(
     corpus: Corpus,
     config: Config,
     executor: Executor | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     embeddings: pa.Table | None = None,
 ) -> RunSummary:
     """Judges all current clips and writes judged.parquet and duplicates.parquet, unless clips and rules are

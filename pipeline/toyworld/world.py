@@ -16,7 +16,7 @@ The bytes depend on the config alone, never on `workers`. Never draws anything a
 
 import json
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import FormatError
+from pipeline.progress import Progress, silent
 from pipeline.storage import commit, commit_bytes, sha256_hex
 from pipeline.toyworld.render import Frames, render_frames
 from pipeline.toyworld.script import FilePlan, PlannedShot, ToyWorldConfig, plan_corpus
@@ -47,7 +48,7 @@ class ToyWorldSummary:
 def render_corpus(
     out_dir: Path,
     config: ToyWorldConfig,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
     workers: int = 1,
 ) -> ToyWorldSummary:
     """Renders the corpus into `out_dir`; `progress(done, total)` is called after each file."""
@@ -58,8 +59,7 @@ def render_corpus(
     rows: list[dict[str, Any]] = []
     for row in _render_all(out_dir, plans, workers):
         rows.append(row)
-        if progress is not None:
-            progress(len(rows), len(plans))
+        progress(len(rows), len(plans), {})
     commit_bytes(out_dir / "truth.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     return ToyWorldSummary(
         videos=config.videos,
