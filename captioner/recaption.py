@@ -19,6 +19,7 @@ from pipeline.config import CaptionConfig, Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import forget_failed
+from pipeline.corpus.ids import sources_of
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult
 from pipeline.engine.tasks import plan_tasks
@@ -140,7 +141,7 @@ def _originals(corpus: Corpus) -> dict[str, str | None]:
 
 
 def _with_originals(rows: pa.Table, originals: Mapping[str, str | None]) -> pa.Table:
-    sources = [clip_id.partition("-")[0] for clip_id in rows["clip_id"].to_pylist()]
+    sources = sources_of(rows["clip_id"]).to_pylist()
     column = pa.array([originals.get(source_id) for source_id in sources], pa.string())
     return rows.set_column(rows.schema.get_field_index("original"), "original", column)
 
@@ -148,8 +149,7 @@ def _with_originals(rows: pa.Table, originals: Mapping[str, str | None]) -> pa.T
 def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_task: int) -> list[Task]:
     """Tasks for the kept clips that lack a caption by `name`; each within one analyze part, so that it
     reads the filmstrips of that part only."""
-    judged = corpus.judged()
-    kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
+    kept = corpus.kept()["clip_id"]
     done = set(corpus.captions(name)["clip_id"].to_pylist())
     originals = _originals(corpus)
     tasks: list[Task] = []

@@ -89,14 +89,9 @@ def _row_hash(row: dict[str, Any]) -> str:
 
 def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
     """A plan row for every kept clip, with captions where there are any."""
-    judged = corpus.judged()
-    kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
     clips = corpus.clips()
-    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=kept.combine_chunks()))
-    names = ["source_id", "uri", *PROVENANCE_COLUMNS]
-    sources = {  # of equal files the first by uri
-        row.pop("source_id"): row for row in reversed(corpus.sources().select(names).to_pylist())
-    }
+    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"].combine_chunks()))
+    sources = corpus.provenance()
     captions = {row["clip_id"]: row for row in _captions(corpus, captioner)}
     none = dict.fromkeys(CAPTION_COLUMNS)
     return [
@@ -109,6 +104,5 @@ def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
 
 def _captions(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
     """The captions that are baked into the samples: the configured captioner's, when it has run."""
-    names = [s.removeprefix("captions/") for s in corpus.fingerprints() if s.startswith("captions/")]
-    rows = [row for name in sorted(names) for row in corpus.captions(name).to_pylist()]
+    rows = [row for name in corpus.sets("captions") for row in corpus.captions(name).to_pylist()]
     return [row for row in rows if row["status"] == "ok" and row["captioner"] == captioner]

@@ -18,6 +18,7 @@ from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.failures import forget_failed
+from pipeline.corpus.ids import clip_id
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.tasks import plan_tasks
@@ -99,7 +100,7 @@ class AnalyzeStage:
         content = known["source_id"]
         if content in self.taken_down:
             return known | {"status": TAKEN_DOWN}, [], []
-        ids = [_clip_id(content, clip) for clip in found.clips]
+        ids = [clip_id(content, clip["start_s"], clip["end_s"]) for clip in found.clips]
         clips = [
             clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, found.clips, strict=True)
         ]
@@ -155,7 +156,3 @@ def _source_id(path: Path) -> str:
     """First 16 hex of the content's sha256."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-
-
-def _clip_id(source_id: str, clip: dict[str, Any]) -> str:
-    return f"{source_id}-{round(clip['start_s'] * 1000)}-{round(clip['end_s'] * 1000)}"

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Config, JudgeConfig, load_config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import JUDGED_PATH, Corpus
+from pipeline.corpus.corpus import JUDGED_PATH, Corpus, kept
 from pipeline.dedup import groups as dedup
 from pipeline.dedup.print_store import CorpusPrints
 from pipeline.dedup.semantic import semantic_pairs
@@ -146,11 +146,10 @@ def what_if_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _funnel(judged: pa.Table) -> dict[str, Any]:
-    kept = judged.filter(pc.equal(judged["status"], "kept"))
     return {
         "status": _counted(judged["status"]),
         "reasons": _counted(pc.list_flatten(judged["reasons"])),
-        "kept_s": round(pc.sum(kept["duration_s"]).as_py() or 0.0, 3),
+        "kept_s": round(pc.sum(kept(judged)["duration_s"]).as_py() or 0.0, 3),
     }
 
 
