@@ -1,7 +1,7 @@
 """Clip ids: what a source and a span make, the readers take apart again."""
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.corpus.ids import clip_id, source_of, sources_of
@@ -10,6 +10,7 @@ SOURCE = st.text("0123456789abcdef", min_size=16, max_size=16)
 TIMES = st.floats(0, 1e6)
 
 
+@settings(deadline=None)
 @given(SOURCE, TIMES, TIMES)
 def test_an_id_begins_with_its_source(source_id: str, start_s: float, end_s: float) -> None:
     made = clip_id(source_id, start_s, end_s)

@@ -20,7 +20,7 @@ from pipeline.engine.tasks import part_key
 from pipeline.settings import fingerprint
 
 CAPTION_COLUMNS = ("short", "detailed", "original", "captioner")
-CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
+LATENT_COLUMNS = (  # what decides a latent's bytes, with the encode fingerprint
     "clip_id",
     "source_id",
     "kind",
@@ -30,9 +30,9 @@ CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
     "width",
     "height",
     "crop",
-    "signals",
     "phash",
 )
+CLIP_COLUMNS = (*LATENT_COLUMNS, "signals")  # what decides a sample's: its record holds the signals
 PROVENANCE_COLUMNS = tuple(name for name, _ in PROVENANCE)
 PLAN = pa.schema(
     [
@@ -69,8 +69,7 @@ def plan_shards(rows: list[dict[str, Any]], samples_per_shard: int, encode_finge
     by_shard: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda r: r["clip_id"]):
         name = shard_name(row["clip_id"], shards)
-        made_of = {name: row[name] for name in CLIP_COLUMNS if name != "signals"}
-        latent_key = fingerprint(encode_fingerprint, made_of)
+        latent_key = fingerprint(encode_fingerprint, {name: row[name] for name in LATENT_COLUMNS})
         by_shard.setdefault(name, []).append(row | {"shard": name, "latent_key": latent_key})
     return [
         Task(

@@ -7,7 +7,6 @@ content was taken down is not decoded again. Never: a codec in this process.
 """
 
 import hashlib
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,14 +31,6 @@ from pipeline.storage import Storage
 from pipeline.uris import local_path
 
 Rows = list[dict[str, Any]]
-HOW_NOT_WHAT: dict[str, Any] = {  # change no row
-    "sources_per_task": 0,
-    "max_frames": 0,
-    "deadline_s": 0.0,
-    "memory_gb": 0.0,
-    "segment_s": 0.0,
-    "segment_min_mb": 0.0,
-}
 
 
 class AnalyzeStage:
@@ -136,7 +127,7 @@ def analyze_corpus(
 ) -> RunSummary:
     """Takes `inputs` as the corpus's files and analyzes those that no current part covers; those that
     failed again when asked to."""
-    current = fingerprint(replace(config.analyze, **HOW_NOT_WHAT), AnalyzeStage.version)
+    current = fingerprint(config.analyze, AnalyzeStage.version)
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
     corpus.record(config, AnalyzeStage.name, current)
     if retry_failed:

@@ -25,14 +25,14 @@ PRESETS = Path(__file__).parent / "presets"
 def resolved(config: JudgeConfig) -> dict[str, Any]:
     """The preset's tables with the config's changes in them."""
     path = PRESETS / f"{config.preset}.toml"
-    if not path.exists():
-        path = Path(config.preset)
     try:
-        tree = tomllib.loads(path.read_text())
+        if not path.exists():
+            path = Path(config.preset)
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise ConfigError(f"no preset {config.preset!r}", expected=f"{known}, or a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, not UTF-8, or a path that cannot be one
         raise ConfigError(f"{path} is not TOML: {error}") from error
     return _merged(tree, config.rules)
 
