@@ -79,7 +79,7 @@ def _parsed(tree: Mapping[str, Any], path: str, names: Mapping[str, Any]) -> Ite
         if key not in LIMITS or not _is_finite(value):
             raise ConfigError(
                 f"rule {where} = {value!r}",
-                expected=f"a finite number in {', '.join(LIMITS)}; a text in {', '.join(NAMES)}",
+                expected=f"a number in {', '.join(LIMITS)}; a text in {', '.join(NAMES)}",
             )
         side = "low" if key.startswith("min") else "high"
         reason = names.get(side, f"{side} {name.removeprefix('signals.')}")
