@@ -35,9 +35,9 @@ Buffer = bytes | memoryview
 
 TEMP_PREFIX = ".tmp-"  # unfinished writes; listed never, swept by `sweep_temporary`
 S3_ATTEMPTS = 10  # a request; about a minute of back-off in all, and 5 % failing requests never get there
-# Of the one fault that Arrow's client does not try again there is no type and no code, only this sentence in an
-# OSError: AWS's SDK could not write a long error page into the buffer of a short read. test_framemill_s3.py
-# meets the fault, so another wording of a later Arrow fails there.
+# Of the one fault that Arrow's client does not try again there is no type and no code, only this sentence in
+# an OSError: AWS's SDK could not write a long error page into the buffer of a short read.
+# test_framemill_s3.py meets the fault, so another wording of a later Arrow fails there.
 UNTRIED_FAULT = "flush response stream"
 S3_SILENCE_S = 30.0  # an attempt without a byte for so long has failed; the default 3 s suits an idle store
 

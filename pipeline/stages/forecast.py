@@ -1,6 +1,7 @@
 """What a run over some sources would take, from a sample of them: `framemill plan`.
 
-In: the inputs table, the config. Out: expected hours of footage, clips, funnel, worker hours and storage.
+In: the inputs table, the config. Out: expected hours of footage, clips, funnel, worker hours and storage;
+None for what depends on a model or a size that nobody has measured.
 Never: a file outside a temporary folder, a random number that is not seeded.
 
 The sample is the same every time: the sources in the order of the hash of their keys. PROBED of them are
@@ -12,12 +13,13 @@ import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Config
+from pipeline.config import CaptionConfig, Config, EncodeConfig
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
 from pipeline.engine.stage import Failure, guard
@@ -29,9 +31,12 @@ from pipeline.uris import local_path
 
 PROBED = 64
 DRAWS = 400  # of the bootstrap behind the range of hours
-# Worker seconds a kept clip, the built-in models on one CPU core (README, Figures); the analysis is measured.
-CAPTION_S, ENCODE_S = 0.11, 0.085
-LATENT_CHANNELS, STRIDE_T, STRIDE_S, SAMPLE_BYTES = 16, 4, 8, 5000  # a sample's JSON and tar headers
+# Worker seconds a kept clip, of the built-in models at their default sizes on one CPU core, loading included:
+# the demo of infra/bench/RESULTS.md captioned 46 clips in 6.0 s with two workers and encoded them in 3.7 s
+# with one. The analysis is measured in the run itself.
+CAPTION_S, ENCODE_S = 2 * 6.0 / 46, 3.7 / 46
+LATENT_CHANNELS, STRIDE_T, STRIDE_S = 16, 4, 8  # of the built-in VAE: tokenizer_stage/weights/builtin.json
+SAMPLE_BYTES = 3200  # of a sample's JSON and the tar's headers and padding
 
 
 def plan_run(
@@ -82,29 +87,52 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         return [*lines, "nothing could be analysed"]
     lines.append(f"clips       {plan['clips']}")
     lines += [f"  {name:<22}{count:>10}" for name, count in plan["funnel"].items()]
-    lines += [f"  {name:<14}{hours:>9.3f} worker hours" for name, hours in plan["worker_hours"].items()]
-    lines += [f"  {name:<14}{size:>9.3f} GB" for name, size in plan["storage_gb"].items()]
+    for unit, figures in (("worker hours", plan["worker_hours"]), ("GB", plan["storage_gb"])):
+        for name, figure in figures.items():
+            number = "unknown" if figure is None else f"{figure:.3f}"
+            lines.append(f"  {name:<14}{number:>9} {unit}")
+    if None in (*plan["worker_hours"].values(), *plan["storage_gb"].values()):
+        lines.append("unknown: only the built-in models at their default sizes were measured")
     return lines
 
 
 def _scaled(found: dict[str, Any], scale: float, config: Config) -> dict[str, Any]:
     """The sample's figures for the whole."""
     kept = found["funnel"].get("kept", 0) * scale
-    encode = config.encode
-    latent = LATENT_CHANNELS * (1 + (encode.max_frames - 1) // STRIDE_T) * encode.area_px // STRIDE_S**2 * 2
+    caption_s, encode_s = _seconds_a_clip(config)
+    sample_bytes = _sample_bytes(config)
     return {
         "clips": round(found["clips"] * scale),
         "funnel": {name: round(count * scale) for name, count in found["funnel"].items()},
         "worker_hours": {
             "analyze": round(found["seconds"] * scale / 3600, 4),
-            "caption": round(kept * CAPTION_S / 3600, 4),
-            "encode": round(kept * ENCODE_S / 3600, 4),
+            "caption": None if caption_s is None else round(kept * caption_s / 3600, 4),
+            "encode": None if encode_s is None else round(kept * encode_s / 3600, 4),
         },
         "storage_gb": {
             "tables": round(found["bytes"] * scale / 1e9, 4),
-            "latents": round(kept * (latent + SAMPLE_BYTES) / 1e9, 4),
+            "latents": None if sample_bytes is None else round(kept * sample_bytes / 1e9, 4),
         },
     }
+
+
+def _seconds_a_clip(config: Config) -> tuple[float | None, float | None]:
+    """Worker seconds to caption and to encode a kept clip; None for what was not measured."""
+    caption, encode = CaptionConfig(), EncodeConfig()
+    caption = replace(caption, clips_per_task=config.caption.clips_per_task)
+    encode = replace(encode, name=config.encode.name, samples_per_shard=config.encode.samples_per_shard)
+    return (
+        CAPTION_S if config.caption == caption else None,
+        ENCODE_S if config.encode == encode else None,
+    )
+
+
+def _sample_bytes(config: Config) -> int | None:
+    """Of a clip that has as many frames as a sample may; None where the latent's shape is not known."""
+    if config.encode.vae != "builtin:":
+        return None
+    frames = 1 + (config.encode.max_frames - 1) // STRIDE_T
+    return 2 * LATENT_CHANNELS * frames * (config.encode.area_px // STRIDE_S**2) + SAMPLE_BYTES
 
 
 def _length_s(uri: str, box: Sandbox) -> float | None:
