@@ -92,8 +92,12 @@ class EncodeStage:
         left = (row for row in rows if row["clip_id"] not in killers | have)
         for uri, clips in groupby(left, key=lambda row: row["uri"]):
             clips_of_file = list(clips)
-            found = guard(partial(self._encode_file, uri, clips_of_file))
-            results = [found] * len(clips_of_file) if isinstance(found, Failure) else found
+            samples_of_file = guard(partial(self._encode_file, uri, clips_of_file))
+            results = (
+                [samples_of_file] * len(clips_of_file)
+                if isinstance(samples_of_file, Failure)
+                else samples_of_file
+            )
             for row, result in zip(clips_of_file, results, strict=True):
                 if isinstance(result, Failure):
                     failed.append(_failed_row(row, result.reason))

@@ -154,13 +154,13 @@ class Corpus:
     def clips_by_part(self) -> list[tuple[str, pa.Table]]:
         """(analyze part key, the clips that it holds first): what a task reads beside its filmstrips."""
         taken: set[str] = set()
-        found = []
+        parts = []
         for key, sources in self._analyzed():
             fresh = pa.array(sorted(set(sources["source_id"].drop_null().to_pylist()) - taken), pa.string())
             taken |= set(fresh.to_pylist())
             rows = self._table(f"clips/{key}.parquet", tables.CLIPS)
-            found.append((key, rows.filter(pc.is_in(rows["source_id"], value_set=fresh)).sort_by("clip_id")))
-        return found
+            parts.append((key, rows.filter(pc.is_in(rows["source_id"], value_set=fresh)).sort_by("clip_id")))
+        return parts
 
     def strips_part(self, key: str) -> pa.Table:
         """The filmstrips of one analyze part."""
@@ -216,14 +216,14 @@ class Corpus:
         rows of sources that were taken down, unless they are asked for."""
         wanted = set(self.inputs()["source_key"].to_pylist())  # once, not a table of all keys per part
         gone = pa.array([], pa.string()) if taken_down else self._taken_down()
-        found = []
+        parts = []
         for key in self.part_keys("sources", "analyze"):
             rows = self._table(f"sources/{key}.parquet", tables.SOURCES)
             rows = rows.filter(pa.array([k in wanted for k in rows["source_key"].to_pylist()], pa.bool_()))
             rows = rows.filter(pc.invert(pc.is_in(rows["source_id"], value_set=gone)))
             if rows.num_rows:
-                found.append((key, rows))
-        return found
+                parts.append((key, rows))
+        return parts
 
     def _of_sources(self, folder: str, schema: pa.Schema, clip_ids: Iterable[str] | None = None) -> pa.Table:
         """Rows of the parts with current sources; with ids, only of parts with sources of theirs."""

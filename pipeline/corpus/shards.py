@@ -222,14 +222,14 @@ def read_tar(data: bytes) -> list[Sample]:
     """The whole samples of a tar; one whose latent is not that of its record is left out."""
     members, _ = tars.scan(io.BytesIO(data), len(data))
     content = {m.name: data[m.offset : m.offset + m.nbytes] for m in members}
-    found = []
+    samples = []
     for name, text in content.items():
         if name.endswith(".json") and (npy := content.get(name.removesuffix("json") + "latent.npy")):
             record = json.loads(text)
             row = {"sha256": record["latent_sha256"], "shape": record["latent_shape"], "shard": "a tar"}
             if sha256_hex(npy) == record["latent_sha256"]:
-                found.append(Sample(latent=parse_latent(npy, record | row), record=record))
-    return found
+                samples.append(Sample(latent=parse_latent(npy, record | row), record=record))
+    return samples
 
 
 def info_to_toml(info: LatentsInfo) -> bytes:

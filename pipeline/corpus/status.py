@@ -47,9 +47,9 @@ def failures_above(limit: FailureLimit, counts: dict[str, Any], stages: Sequence
     and latents when their stage was among `stages`."""
     groups = {"sources": counts["sources"]}
     if "caption" in stages:
-        groups |= {f"captions {name}": found for name, found in counts["captions"].items()}
+        groups |= {f"captions {name}": group for name, group in counts["captions"].items()}
     if "encode" in stages:
-        groups |= {f"latents {name}": found for name, found in counts["latents"].items()}
+        groups |= {f"latents {name}": group for name, group in counts["latents"].items()}
     lines = []
     for name, group in groups.items():
         failed, total = group["status"].get("failed", 0), sum(group["status"].values())
@@ -79,8 +79,8 @@ def status_lines(counts: dict[str, Any]) -> list[str]:
         ("clips", f"{clips['total']} ({clips['kept_s']:.1f} s kept)", clips),
     ]
     groups += [(f"captions {name}", f"{c['total']}", c) for name, c in counts["captions"].items()]
-    for name, found in counts["latents"].items():
-        groups.append((f"latents {name}", f"{found['samples']} in {found['shards']} shards", found))
+    for name, latents in counts["latents"].items():
+        groups.append((f"latents {name}", f"{latents['samples']} in {latents['shards']} shards", latents))
     lines = []
     for name, head, group in groups:
         facts = [*group["status"].items(), *(("pending", n) for n in [group.get("pending", 0)] if n)]

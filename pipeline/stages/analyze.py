@@ -65,11 +65,11 @@ class AnalyzeStage:
         counts = {"ok": 0, "salvaged": 0, "failed": 0, "clips": 0}
         killers = task.killers("source_key")
         for row in task.inputs.to_pylist():
-            source, found, shown = self._file(row, row["source_key"] in killers)
+            source, own_clips, own_strips = self._file(row, row["source_key"] in killers)
             sources.append(source)
             counts[source["status"]] = counts.get(source["status"], 0) + 1
-            clips |= {clip["clip_id"]: clip for clip in found}
-            strips |= {strip["clip_id"]: strip for strip in shown}
+            clips |= {clip["clip_id"]: clip for clip in own_clips}
+            strips |= {strip["clip_id"]: strip for strip in own_strips}
         counts["clips"] = len(clips)
         parts = (
             ("strips", strips.values(), tables.STRIPS),
@@ -85,18 +85,18 @@ class AnalyzeStage:
     def _file(self, row: dict[str, Any], kills: bool) -> tuple[dict[str, Any], Rows, Rows]:
         """The source row, clip rows and strip rows of one input; one that kills is left alone."""
         known = {k: row[k] for k in ("source_key", "uri", "size_bytes")}
-        found = KILLED if kills else guard(partial(self._look, row["uri"], known))
-        if isinstance(found, Failure):
-            return known | {"status": "failed", "reason": found.reason}, [], []
+        analysis = KILLED if kills else guard(partial(self._look, row["uri"], known))
+        if isinstance(analysis, Failure):
+            return known | {"status": "failed", "reason": analysis.reason}, [], []
         content = known["source_id"]
         if content in self.taken_down:
             return known | {"status": TAKEN_DOWN}, [], []
-        ids = [clip_id(content, clip["start_s"], clip["end_s"]) for clip in found.clips]
+        ids = [clip_id(content, clip["start_s"], clip["end_s"]) for clip in analysis.clips]
         clips = [
-            clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, found.clips, strict=True)
+            clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, analysis.clips, strict=True)
         ]
-        strips = [strip | {"clip_id": i} for i, strip in zip(ids, found.strips, strict=True)]
-        return known | found.source, clips, strips
+        strips = [strip | {"clip_id": i} for i, strip in zip(ids, analysis.strips, strict=True)]
+        return known | analysis.source, clips, strips
 
     def _look(self, uri: str, known: dict[str, Any]) -> Any:
         """The analysis of a file; its source_id is known even when that fails."""

@@ -54,7 +54,7 @@ def plan_run(
     chosen = _chosen(good, budget_s)
     total_bytes = sum(row["size_bytes"] or 0 for row in rows)
     share = len(rows) / max(1, len(probed))
-    found = _analysed(chosen, inputs.schema, config, progress) if chosen else None
+    sample = _analysed(chosen, inputs.schema, config, progress) if chosen else None
     videos = [row for row in good if row["length_s"] > 0]
     video_bytes = sum(row["size_bytes"] for row in videos)
     scale_bytes = total_bytes / max(1, sum(row["size_bytes"] or 0 for row in probed))
@@ -67,11 +67,11 @@ def plan_run(
         "hours": round(hours, 3),
         "hours_90": [round(h, 3) for h in _range(videos, hours)] if video_bytes else [0.0, 0.0],
     }
-    if found is None:
+    if sample is None:
         return plan | {"analysed": 0}
     looked_s = sum(row["length_s"] for row in chosen)
     scale = 3600 * hours / looked_s if looked_s else share * len(good) / len(chosen)
-    return plan | {"analysed": len(chosen), "analysed_s": round(looked_s, 1)} | _scaled(found, scale, config)
+    return plan | {"analysed": len(chosen), "analysed_s": round(looked_s, 1)} | _scaled(sample, scale, config)
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
@@ -96,21 +96,21 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _scaled(found: dict[str, Any], scale: float, config: Config) -> dict[str, Any]:
+def _scaled(sample: dict[str, Any], scale: float, config: Config) -> dict[str, Any]:
     """The sample's figures for the whole."""
-    kept = found["funnel"].get("kept", 0) * scale
+    kept = sample["funnel"].get("kept", 0) * scale
     caption_s, encode_s = _seconds_a_clip(config)
     sample_bytes = _sample_bytes(config)
     return {
-        "clips": round(found["clips"] * scale),
-        "funnel": {name: round(count * scale) for name, count in found["funnel"].items()},
+        "clips": round(sample["clips"] * scale),
+        "funnel": {name: round(count * scale) for name, count in sample["funnel"].items()},
         "worker_hours": {
-            "analyze": round(found["seconds"] * scale / 3600, 4),
+            "analyze": round(sample["seconds"] * scale / 3600, 4),
             "caption": None if caption_s is None else round(kept * caption_s / 3600, 4),
             "encode": None if encode_s is None else round(kept * encode_s / 3600, 4),
         },
         "storage_gb": {
-            "tables": round(found["bytes"] * scale / 1e9, 4),
+            "tables": round(sample["bytes"] * scale / 1e9, 4),
             "latents": None if sample_bytes is None else round(kept * sample_bytes / 1e9, 4),
         },
     }
@@ -142,8 +142,8 @@ def _length_s(uri: str, box: Sandbox) -> float | None:
         with local_path(uri) as path:
             return box.length_s(path)
 
-    found = guard(ask)
-    return None if isinstance(found, Failure) else found
+    length_s = guard(ask)
+    return None if isinstance(length_s, Failure) else length_s
 
 
 def _chosen(rows: Sequence[dict[str, Any]], budget_s: float) -> list[dict[str, Any]]:
