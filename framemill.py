@@ -130,7 +130,7 @@ def plan(args: Args) -> int:
 
 
 def analyze(args: Args) -> int:
-    """Decode every source once: shots, signals, fingerprints, filmstrips."""
+    """Decode every source once: shots, signals, prints, filmstrips."""
     return _run_stages(args, [_analyze])
 
 

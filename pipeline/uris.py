@@ -20,11 +20,7 @@ from pipeline.errors import StorageError
 from pipeline.storage import FileInfo, Storage, _errors, _file_info, _filesystem, is_remote
 
 STAT_THREADS = 16
-
-
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
-
-
 COPY_BYTES = 1 << 23
 
 

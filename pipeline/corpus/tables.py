@@ -42,10 +42,7 @@ TAKEDOWNS = pa.schema(  # takedowns.parquet: sources that must not come back; ne
 
 SOURCES = pa.schema(  # a row an input file, failures included
     [
-        (
-            "source_key",
-            S,
-        ),  # hash of (uri, size, mtime) and the analyze fingerprint: what was looked at, and how
+        ("source_key", S),  # that of the inputs table
         ("source_id", S),  # first 16 hex of the content's sha256
         ("uri", S),
         ("kind", S),  # video | image
