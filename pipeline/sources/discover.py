@@ -46,9 +46,9 @@ def discover(paths: Sequence[str]) -> Discovered:
     """
     sources = _Sources()
     for path in paths:
-        named = stat(path)
-        if named is not None:
-            sources.take_named(named)
+        info = stat(path)
+        if info is not None:
+            sources.take_named(info)
         else:
             sources.walk(path)
     if not sources.rows:

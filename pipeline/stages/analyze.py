@@ -88,9 +88,9 @@ class AnalyzeStage:
         analysis = KILLED if kills else guard(partial(self._look, row["uri"], known))
         if isinstance(analysis, Failure):
             return known | {"status": "failed", "reason": analysis.reason}, [], []
-        content = known["source_id"]
-        if content in self.taken_down:
+        if analysis is None:
             return known | {"status": TAKEN_DOWN}, [], []
+        content = known["source_id"]
         ids = [clip_id(content, clip["start_s"], clip["end_s"]) for clip in analysis.clips]
         clips = [
             clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, analysis.clips, strict=True)
@@ -98,8 +98,8 @@ class AnalyzeStage:
         strips = [strip | {"clip_id": i} for i, strip in zip(ids, analysis.strips, strict=True)]
         return known | analysis.source, clips, strips
 
-    def _look(self, uri: str, known: dict[str, Any]) -> Any:
-        """The analysis of a file; its source_id is known even when that fails."""
+    def _look(self, uri: str, known: dict[str, Any]) -> tables.SourceAnalysis | None:
+        """The analysis of a file, None when it was taken down; its source_id is known even if it fails."""
         assert self._box is not None, "setup() comes first"
         with local_path(uri) as path:
             known["source_id"] = _source_id(path)
@@ -109,11 +109,11 @@ class AnalyzeStage:
                 joined = join_segments(Storage(self.root), paths, path, self.config, self._box)
                 if not isinstance(joined, Failure):
                     return joined
-            named = None
+            boundaries = None
             if self._net:
                 small = self._box.thumbnails(path, width_px=WIDTH_PX, height_px=HEIGHT_PX)
-                named = self._net.boundaries(small)
-            return self._box.analyze(path, self.config, named)
+                boundaries = self._net.boundaries(small)
+            return self._box.analyze(path, self.config, boundaries)
 
 
 def analyze_corpus(
