@@ -105,9 +105,7 @@ def toyworld(args: Args) -> int:
     given = {"videos": args.videos, "images": args.images, "seed": args.seed}
     config = load(ToyWorldConfig(), args.config, args.set, given)
     with progress_bar("toyworld", "files", machine=args.json) as report:
-        render_corpus(
-            Path(args.out), config, progress=lambda done, total: report(done, total, {}), workers=args.workers
-        )
+        render_corpus(Path(args.out), config, progress=report, workers=args.workers)
     show(
         args,
         {"out": args.out, "videos": args.videos, "images": args.images, "truth": f"{args.out}/truth.jsonl"},
@@ -132,7 +130,7 @@ def plan(args: Args) -> int:
 
 
 def analyze(args: Args) -> int:
-    """Decode every source once: shots, signals, fingerprints, filmstrips."""
+    """Decode every source once: shots, signals, prints, filmstrips."""
     return _run_stages(args, [_analyze])
 
 

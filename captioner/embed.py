@@ -19,14 +19,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.caption import folder_name
-from captioner.filmstrip import SPAN_COLUMNS, Filmstrip, decode_jpeg, read_strips, strip_pixels
+from captioner.filmstrip import (
+    SPAN_COLUMNS,
+    Filmstrip,
+    answers_of,
+    decode_jpeg,
+    part_of,
+    strip_pixels,
+    strip_tasks,
+)
 from captioner.folder import BUILTIN_DIR, read_description
 from pipeline.config import Config, JudgeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import Executor, RunSummary, run
-from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
-from pipeline.engine.tasks import plan_tasks
+from pipeline.engine.stage import Failure, Resources, Task, TaskResult, guard
 from pipeline.errors import ModelError
 from pipeline.progress import Progress
 from pipeline.settings import fingerprint
@@ -95,8 +102,10 @@ class ClipEmbedder:
             import open_clip
 
             torch.set_num_threads(1)
-            made = open_clip.create_model_and_transforms(self._model_name, pretrained=self._tag)
-            self._model, self._preprocess = made[0].eval(), made[2]
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                self._model_name, pretrained=self._tag
+            )
+            self._model, self._preprocess = model.eval(), preprocess
         frames = [self._preprocess(decode_jpeg(data, strip.clip_id)) for data in strip.frames]
         with torch.inference_mode():
             vectors = self._model.encode_image(torch.stack(frames), normalize=True)  # [T, D]
@@ -121,23 +130,18 @@ class EmbedStage:
 
     def process(self, task: Task) -> TaskResult:
         assert self._embedder is not None, "setup first"
-        strips, killers = read_strips(Corpus(self._root), task.inputs), task.killers("clip_id")
-        rows, failed = [], 0
-        for clip_id in task.inputs["clip_id"].to_pylist():
-            vector: np.ndarray | Failure = KILLED if clip_id in killers else Failure(reason="no filmstrip")
-            if clip_id in strips and clip_id not in killers:
-                vector = guard(partial(self._embedder.embed, strips[clip_id]))
-            if isinstance(vector, Failure):
-                rows.append({"clip_id": clip_id, "status": "failed", "reason": vector.reason})
-                failed += 1
-                continue
-            score = None if self._head is None else float(self._head[0] @ vector + self._head[1])
-            rows.append({"clip_id": clip_id, "vector": vector.tolist(), "aesthetic": score, "status": "ok"})
-        data = tables.to_parquet(tables.from_rows(rows, tables.EMBEDDINGS))
-        path = f"embeddings/{self._embedder.dir_name}/{task.key}.parquet"
-        return TaskResult(
-            outputs=(Output(path=path, data=data),), counts={"ok": len(rows) - failed, "failed": failed}
+        embed = self._embedder.embed
+        answers = answers_of(
+            Corpus(self._root), task, lambda strips: [guard(partial(embed, strip)) for strip in strips]
         )
+        rows = tables.from_rows([self._row(*answer) for answer in answers], tables.EMBEDDINGS)
+        return part_of(f"embeddings/{self._embedder.dir_name}/{task.key}.parquet", rows)
+
+    def _row(self, clip_id: str, vector: np.ndarray | Failure) -> dict[str, Any]:
+        if isinstance(vector, Failure):
+            return {"clip_id": clip_id, "status": "failed", "reason": vector.reason}
+        score = None if self._head is None else float(self._head[0] @ vector + self._head[1])
+        return {"clip_id": clip_id, "vector": vector.tolist(), "aesthetic": score, "status": "ok"}
 
 
 def embed_corpus(
@@ -150,13 +154,14 @@ def embed_corpus(
     current = fingerprint(VERSION, embedder.weights_sha256, head, corpus.fingerprints().get("analyze"))
     corpus.record(config, place, current)
     done = set(corpus.embeddings(embedder.dir_name)["clip_id"].to_pylist())
-    tasks: list[Task] = []
-    for part, clips in corpus.clips_by_part():
-        rows = clips.filter(pc.equal(clips["status"], "ok")).select(SPAN_COLUMNS)
-        rows = rows.append_column("part", pa.array([part] * rows.num_rows, pa.string()))
-        tasks += plan_tasks(rows, "clip_id", done, current, CLIPS_PER_TASK)
+    tasks = strip_tasks(corpus, _measured, done, current, CLIPS_PER_TASK)
     summary = run(EmbedStage(corpus.root, config.judge), tasks, executor, corpus.root, progress)
     return summary, corpus.embeddings(embedder.dir_name)
+
+
+def _measured(clips: pa.Table) -> pa.Table:
+    """SPAN_COLUMNS of the clips that did not fail."""
+    return clips.filter(pc.equal(clips["status"], "ok")).select(SPAN_COLUMNS)
 
 
 def read_head(path: str) -> tuple[np.ndarray, float]:

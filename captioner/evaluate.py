@@ -13,7 +13,7 @@ from captioner.examples import Example, folder_examples
 from captioner.filmstrip import Filmstrip
 from captioner.names import load_captioner
 from pipeline.engine.stage import Failure
-from pipeline.progress import Progress
+from pipeline.progress import Progress, silent
 from pipeline.toyworld.facts import parse_facts, score_all, score_by_kind
 
 BATCH = 16
@@ -21,7 +21,7 @@ Words = Callable[[Sequence[Filmstrip]], Sequence[tuple[str, str]]]  # strips →
 
 
 def evaluate(
-    captioner: str, toyworld: str | Path, progress: Progress | None = None, limit: int | None = None
+    captioner: str, toyworld: str | Path, progress: Progress = silent, limit: int | None = None
 ) -> dict[str, Any]:
     """Captions every shot (or the first `limit`) of a rendered toy world from its files and scores them."""
     model = load_captioner(captioner)
@@ -35,14 +35,13 @@ def evaluate(
 
 
 def evaluate_examples(
-    words: Words, examples: Sequence[Example], progress: Progress | None = None
+    words: Words, examples: Sequence[Example], progress: Progress = silent
 ) -> dict[str, Any]:
     """The figures of one captioner over examples with known facts."""
     captions: list[tuple[str, str]] = []
     for start in range(0, len(examples), BATCH):
         captions += words([example.strip for example in examples[start : start + BATCH]])
-        if progress is not None:
-            progress(len(captions), len(examples), {})
+        progress(len(captions), len(examples), {})
     detailed = [
         (parse_facts(text), example.facts) for (_, text), example in zip(captions, examples, strict=True)
     ]

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from captioner.filmstrip import STRIP_FRAMES, STRIP_LONG_PX, Filmstrip, encode_jpeg
+from pipeline.corpus.ids import clip_id
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.toyworld.render import render_frames
 from pipeline.toyworld.scene import Fact, sample_shot
@@ -92,7 +93,7 @@ def _file_example(box: Sandbox, toyworld: Path, row: dict[str, Any], shot: dict[
     )  # [T, H, W, 3]
     return Example(
         strip=Filmstrip(
-            clip_id=f"{row['source_id']}-{round(shot['start_s'] * 1000)}-{round(shot['end_s'] * 1000)}",
+            clip_id=clip_id(row["source_id"], shot["start_s"], shot["end_s"]),
             source_id=row["source_id"],
             kind=row["kind"],
             start_s=shot["start_s"],

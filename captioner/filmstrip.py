@@ -1,11 +1,13 @@
-"""Filmstrips: what a captioner looks at, and where training gets them.
+"""Filmstrips: what captioners and embedders look at, and how a stage goes through those of a corpus.
 
-In: JPEG frames of a corpus, a toy-world folder, or the toy grammar. Out: `Filmstrip` values and tensors
-uint8 [T, 3, S, S], letterboxed: aspect kept, padded with mid-grey. Never decodes video in this process.
+In: JPEG frames of a corpus. Out: `Filmstrip` values, tensors uint8 [T, 3, S, S], letterboxed (aspect kept,
+padded with mid-grey), and an answer for each clip of a task. Never decodes video in this process.
 """
 
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,8 +16,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
+from pipeline.engine.stage import KILLED, Failure, Output, Task, TaskResult
+from pipeline.engine.tasks import plan_tasks
 from pipeline.errors import MediaError
+
+T = TypeVar("T")
 
 STRIP_FRAMES = 8
 STRIP_LONG_PX = 256
@@ -73,28 +80,64 @@ def encode_jpeg(frame: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
     return sink.getvalue()
 
 
-# -- the toy grammar, endless ------------------------------------------------------------------------
-
-
-# -- a toy-world folder ------------------------------------------------------------------------------
+# -- the filmstrips of a corpus ---------------------------------------------------------------------------
 
 
 SPAN_COLUMNS = ["clip_id", "source_id", "kind", "start_s", "end_s"]
+MISSING = Failure(reason="the corpus holds no filmstrip of this clip; run framemill analyze again")
+
+
+def strip_tasks(
+    corpus: Corpus,
+    choose: Callable[[pa.Table], pa.Table],
+    done: set[str],
+    stage_fingerprint: str,
+    per_task: int,
+) -> list[Task]:
+    """Tasks for the clips not done yet, each within one analyze part, so that it reads the filmstrips of that
+    part only. `choose` gives of a part's clips the rows to work on, with SPAN_COLUMNS and others at will."""
+    tasks: list[Task] = []
+    for part, clips in corpus.clips_by_part():
+        rows = choose(clips)
+        rows = rows.append_column("part", pa.array([part] * rows.num_rows, pa.string()))
+        tasks += plan_tasks(rows, "clip_id", done, stage_fingerprint, per_task)
+    return tasks
 
 
 def read_strips(corpus: Corpus, clips: pa.Table) -> dict[str, Filmstrip]:
     """clip_id → filmstrip of a task's clips (SPAN_COLUMNS and their part), as far as there are any."""
     strips = corpus.strips_part(clips["part"][0].as_py())
-    shown = {
+    rows = {
         row["clip_id"]: row
         for row in strips.filter(pc.is_in(strips["clip_id"], clips["clip_id"])).to_pylist()
     }
     return {
         clip["clip_id"]: Filmstrip(
             **{name: clip[name] for name in SPAN_COLUMNS},
-            times_s=tuple(shown[clip["clip_id"]]["times_s"]),
-            frames=tuple(shown[clip["clip_id"]]["frames"]),
+            times_s=tuple(rows[clip["clip_id"]]["times_s"]),
+            frames=tuple(rows[clip["clip_id"]]["frames"]),
         )
         for clip in clips.to_pylist()
-        if clip["clip_id"] in shown
+        if clip["clip_id"] in rows
     }
+
+
+def answers_of(
+    corpus: Corpus, task: Task, ask: Callable[[Sequence[Filmstrip]], Sequence[T | Failure]]
+) -> list[tuple[str, T | Failure]]:
+    """(clip_id, answer) for every clip of a task, in its order: what `ask` says of those with a filmstrip, or
+    why there is no answer. Clips that killed their worker are not asked about."""
+    killers = task.killers("clip_id")
+    strips = [s for s in read_strips(corpus, task.inputs).values() if s.clip_id not in killers]
+    answers: dict[str, T | Failure] = dict(zip((s.clip_id for s in strips), ask(strips), strict=True))
+    answers |= dict.fromkeys(killers, KILLED)
+    return [(clip_id, answers.get(clip_id, MISSING)) for clip_id in task.inputs["clip_id"].to_pylist()]
+
+
+def part_of(path: str, rows: pa.Table) -> TaskResult:
+    """One part with a row a clip, of which those `failed` are counted apart."""
+    failed = sum(status == "failed" for status in rows["status"].to_pylist())
+    return TaskResult(
+        outputs=(Output(path=path, data=tables.to_parquet(rows)),),
+        counts={"ok": rows.num_rows - failed, "failed": failed},
+    )

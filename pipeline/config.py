@@ -4,12 +4,15 @@ In: a TOML file and overrides. Out: one `Config`. An unknown key is an error tha
 known one; `fingerprint` turns a section into the hash that keys the parts made with it.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.errors import ConfigError
 from pipeline.rule_grammar import rules_of
-from pipeline.settings import checked, load, merge, nested
+from pipeline.settings import checked, load, merge, nested, no_key, positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,18 +30,23 @@ class ShotConfig:
 class AnalyzeConfig:
     """The one-pass analysis (pipeline/stages/analyze.py)."""
 
-    sources_per_task: int = 4
+    sources_per_task: int = no_key(4)
     strip_frames: int = 8
     strip_long_px: int = 256
     strip_quality: int = 92
     thumb_long_px: int = 160
     max_pixels: int = 100_000_000  # declared width × height; more is refused from the header
-    max_frames: int = 2_000_000  # of one pass (18 hours at 30 a second); a source with more fails
-    deadline_s: float = 600.0  # a source that takes longer fails
-    memory_gb: float = 4.0  # address space of the decoding child
-    segment_s: float = 600.0  # longer sources are decoded in parts of this length, in parallel; 0: never
-    segment_min_mb: float = 32.0  # smaller files are not asked how long they are
+    max_frames: int = no_key(2_000_000)  # of one pass (18 hours at 30 a second); a source with more fails
+    deadline_s: float = no_key(600.0)  # a source that takes longer fails
+    memory_gb: float = no_key(4.0)  # address space of the decoding child
+    segment_s: float = no_key(
+        600.0
+    )  # longer sources are decoded in parts of this length, in parallel; 0: never
+    segment_min_mb: float = no_key(32.0)  # smaller files are not asked how long they are
     shots: ShotConfig = field(default_factory=ShotConfig)
+
+    def __post_init__(self) -> None:
+        positive(self, "analyze", "sources_per_task", "strip_frames", "strip_long_px", "thumb_long_px")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +78,7 @@ class JudgeConfig:
             merge(rules, nested(SHORT_RULES[name], checked(values[name], float, f"judge.{name}")))
         kept = {k: v for k, v in values.items() if k not in SHORT_RULES}
         if rules:
-            kept["rules"] = dict(kept.get("rules", {}))
+            kept["rules"] = deepcopy(checked(kept.get("rules", {}), dict, "judge.rules"))
             merge(kept["rules"], rules)
         return kept
 
@@ -98,17 +106,28 @@ class CaptionConfig:
     clips_per_task: int = 32
     max_tokens: int = 112
 
+    def __post_init__(self) -> None:
+        positive(self, "caption", "clips_per_task", "max_tokens")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeConfig:
     """Latent shards (tokenizer_stage/). `max_frames` is 1 + 4k; `area_px` bounds width × height."""
 
     vae: str = "builtin:"
-    name: str = "default"
+    name: str = "default"  # of the folder below latents/
     fps: float = 8.0
     max_frames: int = 17
     area_px: int = 96 * 64
     samples_per_shard: int = 64
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
+            raise ConfigError(
+                f"encode.name is {self.name!r}",
+                expected="the name of a folder: letters, digits, '.', '_' and '-', not '.' or '-' first",
+            )
+        positive(self, "encode", "fps", "max_frames", "area_px", "samples_per_shard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

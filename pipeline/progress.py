@@ -8,13 +8,38 @@ facts (ok, failed, …). Never: anything on stdout.
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 LOG_EVERY_S, JSON_EVERY_S = 10.0, 1.0
-Progress = Callable[[int, int, Mapping[str, object]], None]
+Progress = Callable[[int, int, Mapping[str, object]], None]  # (done, total, facts)
+
+
+def silent(done: int, total: int, facts: Mapping[str, object]) -> None:
+    """The progress of what nobody watches."""
+
+
+class Steps:
+    """Progress through named steps that come in this order: those done, and how far the present one is."""
+
+    def __init__(self, names: Sequence[str], progress: Progress) -> None:
+        self._names, self._progress = list(names), progress
+
+    def at(self, name: str) -> Progress:
+        """Says that this step has begun, and gives the report of what is done in it."""
+
+        def report(done: int, total: int, facts: Mapping[str, object]) -> None:
+            here = {"step": name, "of it": f"{done}/{total}", **facts}
+            self._progress(self._names.index(name), len(self._names), here)
+
+        self._progress(self._names.index(name), len(self._names), {"step": name})
+        return report
+
+    def end(self) -> None:
+        """Every step is done."""
+        self._progress(len(self._names), len(self._names), {})
 
 
 @contextmanager

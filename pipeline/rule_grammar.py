@@ -5,6 +5,7 @@ that names the nearest. Never: a table of clips, a verdict (pipeline/stages/rule
 """
 
 import difflib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,7 @@ NAMES = ("low", "high")
 BASIC: tuple[str, ...] = ("duration_s", "short_side_px", "long_side_px", "area_px", "aspect", "fps")
 BASIC += ("boundary_confidence", "aesthetic")  # the last where a head is named: captioner/embed.py
 COLUMNS = (*BASIC, *(f"signals.{name}" for name in SIGNALS))
+TABLES = {"signals", *COLUMNS, *(f"{column}.{kind}" for column in COLUMNS for kind in KINDS)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +67,16 @@ def _parsed(tree: Mapping[str, Any], path: str, names: Mapping[str, Any]) -> Ite
     for key, value in tree.items():
         where = f"{path}.{key}" if path else key
         if isinstance(value, Mapping):
+            if (
+                "." in key or where not in TABLES
+            ):  # a quoted "signals.motion" would stand beside signals.motion
+                raise _about_nothing(where, where)
             yield from _parsed(value, where, names)
             continue
         name, kind = _column_and_kind(path, where)
         if key in NAMES and isinstance(value, str):
             continue
-        if key not in LIMITS or isinstance(value, bool) or not isinstance(value, int | float):
+        if key not in LIMITS or not _is_finite(value):
             raise ConfigError(
                 f"rule {where} = {value!r}",
                 expected=f"a number in {', '.join(LIMITS)}; a text in {', '.join(NAMES)}",
@@ -85,6 +91,17 @@ def _column_and_kind(path: str, where: str) -> tuple[str, str | None]:
     kind = last if last in KINDS else None
     name = name if kind else path
     if name not in COLUMNS:
-        near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.0)[0]
-        raise ConfigError(f"rule {where} is about no column of a clip", expected=f"{near}.min, perhaps")
+        raise _about_nothing(where, name)
     return name, kind
+
+
+def _about_nothing(where: str, name: str) -> ConfigError:
+    near = difflib.get_close_matches(name, COLUMNS, n=1, cutoff=0.0)[0]
+    return ConfigError(f"rule {where!r} is about no column of a clip", expected=f"{near}.min, perhaps")
+
+
+def _is_finite(value: Any) -> bool:
+    """A number that a float holds, whole ones of any length included."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max

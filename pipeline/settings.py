@@ -23,13 +23,30 @@ from pipeline.errors import ConfigError
 D = TypeVar("D")
 
 
+def no_key(default: Any) -> Any:
+    """A field of a config that says how work is done, not what comes of it: no fingerprint depends on it."""
+    return dataclasses.field(default=default, metadata={"keyed_as": type(default)()})
+
+
 def fingerprint(*parts: Any) -> str:
-    """16 hex of the canonical JSON of dataclasses and plain values: equal values, equal hash."""
-    plain = [
-        dataclasses.asdict(p) if dataclasses.is_dataclass(p) and not isinstance(p, type) else p for p in parts
-    ]
-    canonical = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """16 hex of the canonical JSON of dataclasses and plain values: equal values, equal hash, whatever their
+    `no_key` fields say."""
+    canonical = json.dumps(
+        list(map(_keyed, parts)), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _keyed(part: Any) -> Any:
+    """A dataclass as a dict in which `no_key` fields are zero; other values as they are."""
+    if not dataclasses.is_dataclass(part) or isinstance(part, type):
+        return part
+    return {
+        field.name: field.metadata["keyed_as"]
+        if "keyed_as" in field.metadata
+        else _keyed(getattr(part, field.name))
+        for field in dataclasses.fields(part)
+    }
 
 
 def load(base: D, path: str | None, overrides: Sequence[str], given: Mapping[str, Any] | None = None) -> D:
@@ -38,12 +55,12 @@ def load(base: D, path: str | None, overrides: Sequence[str], given: Mapping[str
     values: dict[str, Any] = dataclasses.asdict(base)  # type: ignore[call-overload]
     if path is not None:
         try:
-            merge(values, tomllib.loads(Path(path).read_text()))
+            merge(values, tomllib.loads(Path(path).read_text(encoding="utf-8")))
         except OSError as error:
             raise ConfigError(
                 f"cannot read config {path}: {error.strerror}", fix="give an existing file to --config"
             ) from error
-        except tomllib.TOMLDecodeError as error:
+        except (ValueError, RecursionError) as error:  # not UTF-8, thousands of digits or brackets
             raise ConfigError(f"{path} is not TOML: {error}") from error
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -71,7 +88,7 @@ def build(kind: type[D], values: dict[str, Any], where: str = "") -> D:
     section: Any = kind
     short_names = section.short_names() if hasattr(section, "short_names") else ()
     values = section.spelled_out(values) if hasattr(section, "spelled_out") else values
-    made: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for key, value in values.items():
         name = f"{where}{key}"
         if key not in hints:
@@ -84,10 +101,10 @@ def build(kind: type[D], values: dict[str, Any], where: str = "") -> D:
         if dataclasses.is_dataclass(hints[key]):
             if not isinstance(value, dict):
                 raise ConfigError(f"config key {name!r} is {value!r}", expected="a table of keys")
-            made[key] = build(hints[key], value, f"{name}.")
+            fields[key] = build(hints[key], value, f"{name}.")
         else:
-            made[key] = checked(value, hints[key], name)
-    return kind(**made)
+            fields[key] = checked(value, hints[key], name)
+    return kind(**fields)
 
 
 def to_toml(*tables: Any) -> str:
@@ -111,7 +128,7 @@ def nested(path: str, value: Any) -> dict[str, Any]:
 def _parse_value(text: str) -> Any:
     try:
         return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # a TOMLDecodeError is a ValueError; so are thousands of digits
         return text
 
 
@@ -127,6 +144,13 @@ def checked(value: Any, kind: Any, name: str) -> Any:
     return value
 
 
+def positive(config: Any, section: str, *names: str) -> None:
+    """ConfigError for the first of these fields that is not above zero."""
+    for name in names:
+        if not getattr(config, name) > 0:
+            raise ConfigError(f"{section}.{name} is {getattr(config, name)}", expected="a number above 0")
+
+
 def _refuse_unwritable(value: Any, name: str) -> None:
     """ConfigError for what would not come back from TOML, however deep it lies."""
     if isinstance(value, dict):
@@ -136,7 +160,14 @@ def _refuse_unwritable(value: Any, name: str) -> None:
     elif isinstance(value, list | tuple):
         for inner in value:
             _refuse_unwritable(inner, name)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ConfigError(f"config key {name!r} is {value}", expected="a finite number")
-    elif isinstance(value, str) and value != value.encode(errors="ignore").decode():
-        raise ConfigError(f"config key {name!a} is {value!a}", expected="text in Unicode")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ConfigError(f"config key {name!r} is {value}", expected="a finite number")
+    elif isinstance(value, int):
+        if not -(2**63) <= value < 2**63:  # what every reader of TOML can hold
+            raise ConfigError(f"config key {name!r} is too large", expected="a whole number of 64 bits")
+    elif isinstance(value, str):
+        if value != value.encode(errors="ignore").decode():
+            raise ConfigError(f"config key {name!a} is {value!a}", expected="text in Unicode")
+    else:
+        raise ConfigError(f"config key {name!r} is {value!r}", expected="a number, a text or a table of them")

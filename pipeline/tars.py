@@ -22,8 +22,8 @@ class Member:
 
 def split_member(uri: str) -> tuple[str, str] | None:
     """`a/b.tar#c/d.mp4` → (`a/b.tar`, `c/d.mp4`); None for a uri that names no member."""
-    tar, found, member = uri.partition(SEPARATOR)
-    return (f"{tar}.tar", member) if found and member else None
+    tar, separator, member = uri.partition(SEPARATOR)
+    return (f"{tar}.tar", member) if separator and member else None
 
 
 def scan(stream: IO[bytes], size_bytes: int) -> tuple[list[Member], str]:

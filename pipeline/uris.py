@@ -20,11 +20,7 @@ from pipeline.errors import StorageError
 from pipeline.storage import FileInfo, Storage, _errors, _file_info, _filesystem, is_remote
 
 STAT_THREADS = 16
-
-
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
-
-
 COPY_BYTES = 1 << 23
 
 
@@ -112,12 +108,12 @@ def _copy_remote(uri: str, target: Path) -> None:
 
 
 def _copy_member(tar: str, name: str, target: Path) -> None:
-    found = {member.name: member for member in tar_members(tar)[0]}
-    if name not in found:
+    members = {member.name: member for member in tar_members(tar)[0]}
+    if name not in members:
         raise StorageError(f"cannot read {tar}#{name}: no such member")
     with open_range(tar) as stream, open(target, "wb") as out:
-        stream.seek(found[name].offset)
-        left = found[name].nbytes
+        stream.seek(members[name].offset)
+        left = members[name].nbytes
         while left and (data := stream.read(min(left, COPY_BYTES))):
             out.write(data)
             left -= len(data)

@@ -13,6 +13,7 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.dedup.semantic import semantic_pairs
 from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import ModelError
+from pipeline.progress import silent
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import judge_corpus
@@ -43,17 +44,17 @@ def test_semantic_pairs_are_those_of_like_vectors() -> None:
 def test_a_corpus_is_embedded_once_scored_and_judged(tmp_path: Path) -> None:
     pytest.importorskip("usearch")
     corpus = Corpus(str(tmp_path / "c"))
-    analyze_corpus(corpus, discover([str(MEDIA)]).inputs, Config(), LocalExecutor(), lambda *_: None)
+    analyze_corpus(corpus, discover([str(MEDIA)]).inputs, Config(), LocalExecutor(), silent)
     head = tmp_path / "head.safetensors"
     width = len(corpus_vectors(corpus)["vector"][0])
     save_file({"weight": np.eye(1, width, dtype=np.float32), "bias": np.full(1, 5.0, np.float32)}, head)
     rules = ["judge.embedder=builtin:", f"judge.aesthetic_head={head}", "judge.preset=keep-all"]
     config = load_config(None, [*rules, "judge.semantic_distance=2.0", "judge.rules.aesthetic.max=10"])
-    summary, found = embed_corpus(corpus, config, LocalExecutor(), lambda *_: None)
+    summary, found = embed_corpus(corpus, config, LocalExecutor(), silent)
     assert summary.counts["ok"] == corpus.clips().num_rows
     scores = found["aesthetic"].to_numpy()
     assert np.allclose(scores, 5 + np.array(found["vector"].to_pylist())[:, 0], atol=1e-5)
-    assert embed_corpus(corpus, config, LocalExecutor(), lambda *_: None)[0].tasks == 0
+    assert embed_corpus(corpus, config, LocalExecutor(), silent)[0].tasks == 0
 
     judge_corpus(corpus, config, embeddings=found)  # everything is near everything: one video stays
     kept = [r for r in corpus.judged().to_pylist() if r["status"] == "kept"]
@@ -65,7 +66,7 @@ def test_a_corpus_is_embedded_once_scored_and_judged(tmp_path: Path) -> None:
 
 def corpus_vectors(corpus: Corpus) -> pa.Table:
     config = load_config(None, ["judge.embedder=builtin:"])
-    return embed_corpus(corpus, config, LocalExecutor(), lambda *_: None)[1]
+    return embed_corpus(corpus, config, LocalExecutor(), silent)[1]
 
 
 def test_wrong_names_say_what_is_right(tmp_path: Path) -> None:

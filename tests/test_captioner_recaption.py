@@ -1,20 +1,20 @@
 """The caption stage: every clip gets one row, failures included, and the same task gives the same bytes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from captioner import recaption
 from captioner.caption import Caption
 from captioner.filmstrip import Filmstrip
-from captioner.recaption import RecaptionStage, caption_rows, caption_tasks, recaption_corpus
+from captioner.recaption import Load, RecaptionStage, caption_tasks, recaption_corpus
 from pipeline.config import CaptionConfig, Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
-from pipeline.engine.stage import Failure
+from pipeline.engine.stage import KILLED, Failure
 
 SOURCE = "0123456789abcdef"
 
@@ -69,16 +69,18 @@ def corpus(tmp_path: Path) -> Corpus:
     return made
 
 
+def echo_of(captioner: Echo) -> Load:
+    return lambda name, max_tokens: captioner
+
+
 @pytest.fixture
-def echo(monkeypatch: pytest.MonkeyPatch) -> Echo:
-    captioner = Echo()
-    monkeypatch.setattr(recaption, "load_captioner", lambda name, max_tokens: captioner)
-    return captioner
+def echo() -> Echo:
+    return Echo()
 
 
 def test_every_kept_clip_has_one_row(corpus: Corpus, echo: Echo) -> None:
     config = Config(caption=CaptionConfig(clips_per_task=2))
-    summary = recaption_corpus(corpus, config, LocalExecutor())
+    summary = recaption_corpus(corpus, config, LocalExecutor(), load=echo_of(echo))
     rows = corpus.captions("echo").to_pylist()
     assert [row["clip_id"][-1] for row in rows] == list("12345")
     assert [row["status"] for row in rows] == ["ok", "ok", "failed", "ok", "failed"]
@@ -93,29 +95,36 @@ def test_every_kept_clip_has_one_row(corpus: Corpus, echo: Echo) -> None:
 
 def test_running_again_captions_only_what_is_missing(corpus: Corpus, echo: Echo) -> None:
     config = Config(caption=CaptionConfig(clips_per_task=2))
-    recaption_corpus(corpus, config, LocalExecutor())
+    recaption_corpus(corpus, config, LocalExecutor(), load=echo_of(echo))
     asked = list(echo.asked)
-    assert recaption_corpus(corpus, config, LocalExecutor()).tasks == 0
+    assert recaption_corpus(corpus, config, LocalExecutor(), load=echo_of(echo)).tasks == 0
     gone = corpus.part_keys("captions/echo", "captions/echo")[0]
     corpus.storage.delete(f"captions/echo/{gone}.parquet")
-    recaption_corpus(corpus, config, LocalExecutor())
+    recaption_corpus(corpus, config, LocalExecutor(), load=echo_of(echo))
     assert len(echo.asked) == len(asked) + 2
     assert corpus.captions("echo").num_rows == 5
 
 
 def test_other_weights_caption_anew(corpus: Corpus, echo: Echo) -> None:
-    recaption_corpus(corpus, Config(), LocalExecutor())
+    recaption_corpus(corpus, Config(), LocalExecutor(), load=echo_of(echo))
     echo.weights_sha256 = "e" * 64
-    assert recaption_corpus(corpus, Config(), LocalExecutor()).counts["ok"] == 3
+    assert recaption_corpus(corpus, Config(), LocalExecutor(), load=echo_of(echo)).counts["ok"] == 3
     assert set(corpus.captions("echo")["captioner_sha256"].to_pylist()) == {"e" * 64}
 
 
 def test_the_same_task_gives_the_same_bytes(corpus: Corpus, echo: Echo) -> None:
-    stage = RecaptionStage(corpus.root, CaptionConfig())
+    stage = RecaptionStage(corpus.root, CaptionConfig(), echo_of(echo))
     stage.setup()
     [task] = caption_tasks(corpus, "echo", "f" * 16, 32)
     assert stage.process(task).outputs == stage.process(task).outputs
 
 
-def test_no_clips_no_rows(echo: Echo) -> None:
-    assert caption_rows(echo, [], {}) == []
+def test_a_clip_that_killed_its_worker_is_not_asked_about(corpus: Corpus, echo: Echo) -> None:
+    stage = RecaptionStage(corpus.root, CaptionConfig(), echo_of(echo))
+    stage.setup()
+    [task] = caption_tasks(corpus, "echo", "f" * 16, 32)
+    result = stage.process(replace(task, poisoned=frozenset({1})))
+    rows = tables.from_parquet(result.outputs[0].data, tables.CAPTIONS).to_pylist()
+    assert [row["reason"] for row in rows if row["clip_id"].endswith("2")] == [KILLED.reason]
+    assert not any(clip_id.endswith("2") for clip_id in echo.asked)
+    assert result.counts == {"ok": 2, "failed": 3}

@@ -41,7 +41,7 @@ FILES = [*sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")), R
 
 
 def module_of(path: Path) -> str:
-    """`pipeline/corpus/tables.py` → `pipeline.corpus.corpus.ids`; a package's `__init__.py` → the package."""
+    """`pipeline/corpus/tables.py` → `pipeline.corpus.tables`; a package's `__init__.py` → the package."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 

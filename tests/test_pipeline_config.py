@@ -1,12 +1,28 @@
 """Config: TOML round trip, overrides, errors that name the nearest key, stable fingerprints."""
 
+import dataclasses
+import math
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from pipeline.config import Config, EncodeConfig, load_config
+from pipeline.config import (
+    AnalyzeConfig,
+    CaptionConfig,
+    Config,
+    EncodeConfig,
+    JudgeConfig,
+    ShotConfig,
+    load_config,
+)
+from pipeline.corpus.corpus import Corpus
 from pipeline.errors import ConfigError
-from pipeline.settings import fingerprint, to_toml
+from pipeline.rule_grammar import COLUMNS, KINDS, LIMITS
+from pipeline.settings import build, fingerprint, to_toml
 
 
 def test_toml_round_trip(tmp_path: Path) -> None:
@@ -46,3 +62,154 @@ def test_fingerprints_follow_values() -> None:
     assert fingerprint(Config()) == fingerprint(load_config(None, ["encode.fps=8"]))
     assert fingerprint(EncodeConfig()) != fingerprint(EncodeConfig(fps=9.0))
     assert fingerprint(EncodeConfig(), 1) != fingerprint(EncodeConfig(), 2)
+
+
+def test_how_work_is_done_is_in_no_fingerprint() -> None:
+    """The value is that of 0.1.0: parts that are there stay current."""
+    assert fingerprint(AnalyzeConfig(), 3) == "251a7cf203b49456"
+    other = AnalyzeConfig(
+        sources_per_task=9, max_frames=1, deadline_s=1, memory_gb=1, segment_s=1, segment_min_mb=1
+    )
+    assert fingerprint(other, 3) == fingerprint(AnalyzeConfig(), 3)
+    assert fingerprint(AnalyzeConfig(shots=ShotConfig(min_shot_s=1.0)), 3) != fingerprint(AnalyzeConfig(), 3)
+
+
+REFUSED = [
+    "judge.min_luma=nan",
+    "judge.rules.signals.motion.min=nan",
+    "judge.rules.signals.motion.video.max=-inf",
+    "judge.rules.signals.motion.min=1e999",
+    f"judge.rules.signals.motion.min={10**400}",
+    "judge.rules.signals.motion.min=[1.0, nan]",
+    "judge.rules.signals.motion.low=[nan]",
+    "judge.rules.signals.motion.min=1979-05-27T07:32:00Z",
+    "judge.rules.nothing.min=1",
+    "judge.rules.nothing={}",
+    'judge.rules={"odd\\nkey" = {}}',
+    'judge.rules={"a \\"quoted\\" key" = {min = 1}}',
+    'judge.rules={"signals.motion" = {min = 1}}',
+    "judge.rules.signals.motion.min.deeper.and.deeper=1",
+    "judge.rules=3",
+    "judge.preset=\udcff",
+    "judge.rules.signals.motion.low=\ud800",
+    "judge.\ud800=1",
+    "judge.rules.\ud800={}",
+    "analyze.deadline_s=inf",
+    f"analyze.max_frames={10**400}",
+    f"analyze.max_frames={2**63}",
+    "analyze.max_frames=" + "9" * 5000,
+    "analyze.sources_per_task=0",
+    "analyze.shots=3",
+    "encode.vae.x=1",
+    "encode.fps=07:32:00",
+    "encode.fps=0",
+    "encode.samples_per_shard=0",
+    "encode.name=../x",
+    "encode.name=a/b",
+    "encode.name=.hidden",
+    'encode.name=a"b',
+    "encode.name=",
+    "=1",
+    "judge.rules=" + "[" * 5000,
+]
+
+
+@pytest.mark.parametrize("override", REFUSED, ids=lambda o: ascii(o)[:60])
+def test_what_toml_or_a_corpus_cannot_hold_is_refused_and_the_corpus_stays_readable(
+    override: str, tmp_path: Path
+) -> None:
+    corpus = Corpus(str(tmp_path))
+    corpus.record(Config(), "analyze", "a" * 16)
+    with pytest.raises(ConfigError):
+        corpus.record(load_config(None, [override], corpus.config()), "judge", "b" * 16)
+    assert (corpus.config(), corpus.fingerprints()) == (Config(), {"analyze": "a" * 16})
+
+
+UNCHECKED: list[Config] = [  # made in Python, where nothing checks a value before it is written
+    Config(analyze=AnalyzeConfig(deadline_s=math.inf)),
+    Config(judge=JudgeConfig(preset="\udcff")),
+    Config(caption=CaptionConfig(captioner=None)),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("config", UNCHECKED, ids=["infinite", "surrogate", "none"])
+def test_a_config_that_cannot_be_read_back_is_never_written(config: Config, tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+    corpus.record(Config(), "analyze", "a" * 16)
+    with pytest.raises(ConfigError):
+        corpus.record(config, "judge", "b" * 16)
+    assert corpus.config() == Config()
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x7fb", "a\x00b", "tab\t, line\r\n", "\"quoted\" 'too' \\", "视频 \U0001f3ac"]
+)
+def test_odd_text_is_read_back(text: str, tmp_path: Path) -> None:
+    config = Config(judge=JudgeConfig(preset=text, rules={"signals": {"motion": {"min": 0.1, "low": text}}}))
+    corpus = Corpus(str(tmp_path))
+    corpus.record(config, "captions/" + text, "a" * 16)
+    assert corpus.config() == config
+    assert corpus.fingerprints() == {"captions/" + text: "a" * 16}
+
+
+@pytest.mark.parametrize(
+    "data", [b"judge = '\xff'", b"[analyze]\nmax_frames = " + b"9" * 5000, b"x = " + b"[" * 9999]
+)
+def test_a_file_that_is_no_toml_is_an_error_of_config(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_bytes(data)
+    with pytest.raises(ConfigError):
+        load_config(str(tmp_path / "c.toml"))
+
+
+def test_short_rules_beside_rules_of_another_kind_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[judge]\nrules = 3\nmin_s = 1.0\n")
+    with pytest.raises(ConfigError, match=r"judge\.rules"):
+        load_config(str(tmp_path / "c.toml"))
+
+
+ANYTHING = st.recursive(
+    st.text() | st.floats() | st.integers() | st.booleans() | st.none() | st.dates(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+FITTING = {str: st.text(), float: st.floats(), int: st.integers(), bool: st.booleans()}
+
+
+@st.composite
+def rule_trees(draw: st.DrawFn) -> dict[str, Any]:
+    """Rules that a config may well hold, and now and then something else among them."""
+    tree: dict[str, Any] = (
+        draw(st.dictionaries(st.text(max_size=3), ANYTHING, max_size=1)) if draw(st.booleans()) else {}
+    )
+    for column in draw(st.lists(st.sampled_from(COLUMNS), max_size=3)):
+        table = tree
+        for name in [*column.split("."), *draw(st.lists(st.sampled_from(KINDS), max_size=1))]:
+            table = table.setdefault(name, {})
+        table[draw(st.sampled_from(LIMITS))] = draw(st.floats() | st.integers())
+        table[draw(st.sampled_from(["low", "high"]))] = draw(st.text())
+    return tree
+
+
+@st.composite
+def sections(draw: st.DrawFn) -> dict[str, Any]:
+    """Nested values for a `Config`: mostly of the right types, any value of them."""
+    values: dict[str, Any] = {}
+    for section, default in dataclasses.asdict(Config()).items():
+        for name in draw(st.lists(st.sampled_from(sorted(default)), max_size=3)):
+            fitting = FITTING.get(type(default[name]), rule_trees() if name == "rules" else ANYTHING)
+            values.setdefault(section, {})[name] = draw(fitting if draw(st.integers(0, 9)) else ANYTHING)
+    return values
+
+
+@settings(deadline=None, max_examples=300)
+@given(sections())
+def test_what_is_accepted_is_read_back(values: dict[str, Any]) -> None:
+    try:
+        config = build(Config, values)
+    except ConfigError:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "c.toml"
+        path.write_bytes(to_toml(config).encode())
+        assert load_config(str(path)) == config
+        assert fingerprint(load_config(str(path))) == fingerprint(config)

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.config import Config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import INPUTS_PATH, Corpus
+from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, TAKEDOWNS_PATH, Corpus
 from pipeline.engine.tasks import part_key
 from pipeline.errors import FormatError, UsageError
 
@@ -53,6 +53,31 @@ def test_reading_keeps_current_rows_and_one_of_each_clip(corpus: Corpus) -> None
 def test_going_back_to_an_old_fingerprint_finds_its_parts(corpus: Corpus) -> None:
     corpus.record(Config(), "analyze", OLD)
     assert corpus.clips()["clip_id"].to_pylist() == [f"{'c' * 16}-0-1000", f"{'c' * 16}-500-1500"]
+
+
+def test_of_equal_files_the_first_by_uri_counts(corpus: Corpus) -> None:
+    rows = [
+        {"source_key": "k1", "uri": "/k1.mp4", "original": "one"},
+        {"source_key": "k2", "original": "two"},
+    ]
+    write(corpus, INPUTS_PATH, rows, tables.INPUTS)
+    assert [row["uri"] for row in corpus.sources().to_pylist()] == ["/k1.mp4", "/k2.mp4"]
+    only = corpus.provenance()["c" * 16]
+    assert (only["uri"], only["original"]) == ("/k1.mp4", "one")
+
+
+def test_only_kept_clips_that_were_not_taken_down_are_kept(corpus: Corpus) -> None:
+    states = {"c": "kept", "d": "rejected", "e": "kept", "f": "failed"}
+    rows = [{"clip_id": f"{letter * 16}-0-1", "status": status} for letter, status in states.items()]
+    write(corpus, JUDGED_PATH, rows, tables.JUDGED)
+    write(corpus, TAKEDOWNS_PATH, [{"source_id": "e" * 16}], tables.TAKEDOWNS)
+    assert corpus.kept()["clip_id"].to_pylist() == [f"{'c' * 16}-0-1"]
+
+
+def test_sets_are_named_by_what_they_are_of(corpus: Corpus) -> None:
+    for stage in ("latents/small", "captions/hf", "captions/builtin", "pairs"):
+        corpus.record(Config(), stage, OLD)
+    assert (corpus.sets("captions"), corpus.sets("latents")) == (["builtin", "hf"], ["small"])
 
 
 def test_the_config_is_read_back(corpus: Corpus) -> None:

@@ -13,6 +13,7 @@ from pipeline.corpus import tables
 from pipeline.corpus.shards import (
     INDEX_NAME,
     INFO_NAME,
+    LatentSet,
     LatentsInfo,
     Sample,
     ShardReader,
@@ -61,6 +62,29 @@ def folder(tmp_path: Path) -> Path:
     storage.write_bytes(INFO_NAME, info_to_toml(INFO))
     storage.write_bytes(INDEX_NAME, tables.to_parquet(tables.from_rows(rows, tables.INDEX)))
     return tmp_path
+
+
+def test_a_latent_set_is_readable_once_it_is_closed(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    latents = LatentSet(storage, "small")
+    for number, shard in enumerate(("shard-000001.tar", "shard-000000.tar")):
+        data, rows = write_shard([make_sample(number)], shard)
+        storage.write_bytes(latents.shard_path(shard), data)
+        storage.write_bytes(
+            latents.part_path(f"p{number}"), tables.to_parquet(tables.from_rows(rows, tables.INDEX))
+        )
+    assert latents.is_open()
+    assert latents.index().num_rows == 0
+    assert (latents.shards(), latents.part_keys()) == (["shard-000000.tar", "shard-000001.tar"], ["p0", "p1"])
+
+    latents.close(["p1", "p0"], INFO)
+    assert latents.index().equals(ShardReader(str(tmp_path / latents.folder)).everything)
+    assert latents.index()["clip_id"].to_pylist() == sorted(make_sample(n).record["clip_id"] for n in (0, 1))
+    assert LatentSet.around(storage, latents.index_path) == latents
+
+    latents.open()
+    with pytest.raises(FormatError, match="no latent set"):
+        ShardReader(str(tmp_path / latents.folder))
 
 
 def test_the_order_of_samples_does_not_change_a_byte() -> None:

@@ -21,6 +21,7 @@ from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import MediaError
+from pipeline.progress import silent
 from pipeline.sandbox.confine import has_landlock
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.discover import discover
@@ -139,7 +140,7 @@ def test_every_bad_file_ends_as_its_truth_says(media_dir: Path, tmp_path: Path) 
     (folder / "dangling.mp4").symlink_to("/nonexistent")
     (folder / "folder.mp4").mkdir()
     corpus, config = Corpus(str(tmp_path / "corpus")), Config()
-    analyze_corpus(corpus, discover([str(folder)]).inputs, config, LocalExecutor(), lambda *_: None)
+    analyze_corpus(corpus, discover([str(folder)]).inputs, config, LocalExecutor(), silent)
     judge_corpus(corpus, config)
     sources = {Path(row["uri"]).name: row for row in corpus.sources().to_pylist()}
     judged: dict[str, list[dict[str, Any]]] = {}

@@ -12,6 +12,7 @@ from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
 from pipeline.engine.stage import Task, TaskResult
+from pipeline.progress import silent
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import AnalyzeStage, analyze_corpus
@@ -81,7 +82,7 @@ def test_a_longer_deadline_makes_no_part_stale(folder: Path, tmp_path: Path) -> 
     corpus, inputs = Corpus(str(tmp_path)), discover([str(folder)]).inputs
 
     def tasks(config: AnalyzeConfig) -> int:
-        run = analyze_corpus(corpus, inputs, Config(analyze=config), LocalExecutor(), lambda *_: None)
+        run = analyze_corpus(corpus, inputs, Config(analyze=config), LocalExecutor(), silent)
         return run.tasks
 
     assert tasks(AnalyzeConfig()) > 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import Config
+from pipeline.config import Config, load_config
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.discover import discover
 from pipeline.stages.forecast import plan_lines, plan_run
@@ -37,6 +37,26 @@ def test_a_part_of_the_footage_tells_of_the_whole(folder: Path) -> None:
     assert plan["worker_hours"]["analyze"] > 0
     assert "7 sources" in plan_lines(plan)[0]
     assert sorted(p.name for p in folder.iterdir()) == before
+
+
+OTHER_MODELS = {
+    "caption.captioner=hf:some/model": ("caption",),
+    "caption.captioner=builtin:own": ("caption",),
+    "caption.max_tokens=20": ("caption",),
+    "encode.vae=diffusers:some/vae": ("encode", "latents"),
+    "encode.area_px=921600": ("encode",),
+    "encode.name=other": (),
+}
+
+
+@pytest.mark.parametrize("override", OTHER_MODELS)
+def test_of_what_was_not_measured_nothing_is_said(folder: Path, override: str) -> None:
+    config = load_config(None, [override, "judge.preset=keep-all"])
+    plan = plan_run(discover([str(folder / "0.mp4")]).inputs, config, budget_s=1.0)
+    figures = plan["worker_hours"] | plan["storage_gb"]
+    assert tuple(name for name, figure in figures.items() if figure is None) == OTHER_MODELS[override]
+    lines = [line for line in plan_lines(plan) if "unknown" in line and not line.startswith("unknown")]
+    assert tuple(line.split()[0] for line in lines) == OTHER_MODELS[override]
 
 
 def test_the_sample_is_the_same_every_time(folder: Path) -> None:

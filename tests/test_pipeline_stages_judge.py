@@ -1,5 +1,6 @@
 """Every reason is kept, failures stay failures, what was not measured is not held against a clip."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.dedup.groups import PAIRS
 from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import ConfigError
+from pipeline.progress import silent
 from pipeline.rule_grammar import rules_of
 from pipeline.settings import build, to_toml
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
-from pipeline.stages.judge import judge, judge_corpus, what_if, what_if_lines
+from pipeline.stages.judge import STEPS, judge, judge_corpus, what_if, what_if_lines
 from pipeline.stages.rules import PRESETS, resolved
 
 GOOD = {
@@ -240,7 +242,7 @@ def test_short_names_stand_for_rules_and_survive_the_corpus_file(tmp_path: Path)
 def _analyzed(root: Path, *files: Path) -> Corpus:
     corpus = Corpus(str(root))
     found = discover([str(f) for f in files]).inputs
-    analyze_corpus(corpus, found, Config(), LocalExecutor(), lambda *_: None)
+    analyze_corpus(corpus, found, Config(), LocalExecutor(), silent)
     return corpus
 
 
@@ -263,6 +265,28 @@ def test_a_corpus_is_judged_again_without_decoding(tmp_path: Path, monkeypatch: 
     assert found["then"]["status"] == {"rejected": corpus.clips().num_rows}
     assert any("high luma" in line for line in what_if_lines(found))
     assert corpus.judged().equals(before)
+
+
+def test_judging_says_where_it_is(tmp_path: Path) -> None:
+    files = sorted((Path(__file__).parents[1] / "infra" / "media").glob("*.mp4"))[:2]
+    corpus = _analyzed(tmp_path / "c", *files)
+    reports: list[tuple[int, int, dict[str, object]]] = []
+
+    def note(done: int, total: int, facts: Mapping[str, object]) -> None:
+        reports.append((done, total, dict(facts)))
+
+    judge_corpus(corpus, Config(), progress=note)
+    assert [done for done, _, _ in reports] == sorted(done for done, _, _ in reports)
+    assert {total for _, total, _ in reports} == {len(STEPS)}
+    assert list(dict.fromkeys(facts.get("step") for _, _, facts in reports)) == [*STEPS, None]
+    assert reports[-1] == (len(STEPS), len(STEPS), {})
+    doing = [
+        facts["doing"] for _, _, facts in reports if facts.get("step") == "video copies" and "doing" in facts
+    ]
+    assert list(dict.fromkeys(doing))[:2] == ["prints", "candidate pairs"]
+    reports.clear()
+    judge_corpus(corpus, Config(), progress=note)
+    assert not reports  # nothing to do
 
 
 def test_what_an_evaluation_set_holds_is_rejected(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import MediaError
 from pipeline.onepass.candidates import LOOK_BACK_S, Chooser
+from pipeline.progress import silent
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.shots.descriptor import DIMENSIONS
 from pipeline.sources.discover import discover
@@ -68,7 +69,7 @@ def test_parts_that_do_not_fit_are_refused(box: Sandbox, long_file: Path) -> Non
 def analyzed(folder: Path, out: Path, config: AnalyzeConfig) -> Corpus:
     corpus = Corpus(str(out))
     inputs = discover([str(folder)]).inputs
-    summary = analyze_corpus(corpus, inputs, Config(analyze=config), LocalExecutor(), lambda *_: None)
+    summary = analyze_corpus(corpus, inputs, Config(analyze=config), LocalExecutor(), silent)
     assert not summary.lost
     return corpus
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.storage import Storage
+from pipeline.storage import Storage, commit, commit_bytes
 from pipeline.uris import local_path, stat
 
 
@@ -34,6 +34,35 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         storage.write_bytes("x", b"new")
     assert storage.read_bytes("x") == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_file_that_a_library_writes_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "new folder" / "x.bin"
+    with commit(target) as temporary:
+        temporary.write_bytes(b"whole")
+        assert not target.exists()
+        assert temporary.parent == target.parent  # a rename never crosses file systems
+    assert target.read_bytes() == b"whole"
+
+    with pytest.raises(ZeroDivisionError), commit(target) as temporary:
+        temporary.write_bytes(bytes([1 // 0]))
+    assert target.read_bytes() == b"whole"
+    assert [p.name for p in target.parent.iterdir()] == ["x.bin"]
+
+
+def test_two_writers_of_one_file_do_not_share_their_temporary(tmp_path: Path) -> None:
+    with commit(tmp_path / "x") as first, commit(tmp_path / "x") as second:
+        first.write_bytes(b"first")
+        second.write_bytes(b"second")
+    assert (tmp_path / "x").read_bytes() == b"first"  # the last to end
+
+
+def test_what_cannot_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match=r"cannot write .*below"):
+        commit_bytes(tmp_path / "file" / "below", b"1")
+    with pytest.raises(StorageError, match="no such file"), commit(tmp_path / "never written"):
+        pass
 
 
 def test_what_a_killed_writer_left_is_invisible_and_swept(tmp_path: Path) -> None:

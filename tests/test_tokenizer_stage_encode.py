@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from pipeline.corpus.shards import ShardReader
 from pipeline.engine.runner import LocalExecutor, Receipt, RunSummary
 from pipeline.engine.stage import Stage, Task
 from pipeline.errors import FormatError, ModelError
+from pipeline.progress import silent
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import judge_corpus
@@ -28,12 +28,8 @@ CONFIG = Config(encode=EncodeConfig(samples_per_shard=4))
 LATENTS = "latents/default"
 
 
-def quiet(done: int, total: int, facts: Any) -> None:
-    """Progress to nobody."""
-
-
 def encode(root: Path, config: Config = CONFIG) -> RunSummary:
-    return encode_corpus(Corpus(str(root)), config, LocalExecutor(), quiet)
+    return encode_corpus(Corpus(str(root)), config, LocalExecutor(), silent)
 
 
 def tars(root: Path) -> dict[str, bytes]:
@@ -46,7 +42,7 @@ def judged_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     media, root = tmp_path_factory.mktemp("media"), tmp_path_factory.mktemp("corpus")
     render_corpus(media, ToyWorldConfig(videos=3, images=2, seed=5, area_px=96 * 64))
     corpus = Corpus(str(root))
-    analyze_corpus(corpus, discover([str(media)]).inputs, CONFIG, LocalExecutor(), quiet)
+    analyze_corpus(corpus, discover([str(media)]).inputs, CONFIG, LocalExecutor(), silent)
     judge_corpus(corpus, CONFIG)
     return root
 
@@ -119,7 +115,7 @@ def test_a_killed_run_leaves_no_readable_set_and_resumes_to_the_same_bytes(
 ) -> None:
     root = Path(shutil.copytree(judged_root, tmp_path / "corpus"))
     with pytest.raises(KeyboardInterrupt):
-        encode_corpus(Corpus(str(root)), CONFIG, Killed(), quiet)
+        encode_corpus(Corpus(str(root)), CONFIG, Killed(), silent)
     with pytest.raises(FormatError, match="framemill encode"):
         ShardReader(str(root / LATENTS))
     assert encode(root).tasks == len(tars(encoded_root)) - 1

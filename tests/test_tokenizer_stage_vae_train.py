@@ -1,12 +1,12 @@
 """Training and measuring the built-in VAE: a tiny run on a tiny toy world, deterministic and useful."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.errors import MediaError, UsageError
+from pipeline.progress import silent
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.vae.builtin import BuiltinSpec, load_builtin
 from tokenizer_stage.vae.evaluate import evaluate, psnr_db, reconstruct_closed_form
@@ -24,10 +24,6 @@ TINY = TrainVaeConfig(
     latent_noise=0.0,
     spans_per_clip=2,
 )
-
-
-def quiet(done: int, total: int, facts: Any) -> None:
-    """Progress to nobody."""
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +63,8 @@ def test_spans_too_short_for_a_batch_are_an_error_not_a_hang() -> None:
 
 def test_training_saves_the_same_weights_twice_and_learns(pool: Pool, tmp_path: Path) -> None:
     span = max(pool, key=len)[: TINY.frames]
-    fit([[span]], tmp_path / "a", TINY, quiet, {})
-    fit([[span]], tmp_path / "b", TINY, quiet, {})
+    fit([[span]], tmp_path / "a", TINY, silent, {})
+    fit([[span]], tmp_path / "b", TINY, silent, {})
     one, other = load_builtin(tmp_path / "a"), load_builtin(tmp_path / "b")
     assert one.weights_sha256 == other.weights_sha256
     video = to_video(span)[None]
@@ -77,9 +73,9 @@ def test_training_saves_the_same_weights_twice_and_learns(pool: Pool, tmp_path: 
 
 
 def test_train_and_evaluate_on_folders(toy: Path, tmp_path: Path) -> None:
-    record = train_vae([str(toy)], str(tmp_path), TINY, quiet)
+    record = train_vae([str(toy)], str(tmp_path), TINY, silent)
     assert record["trained"]["steps"] == TINY.steps
-    report = evaluate(f"builtin:{tmp_path}", str(toy), quiet)
+    report = evaluate(f"builtin:{tmp_path}", str(toy), silent)
     assert report["count"] == len(media_files(str(toy))) == len(report["files"])
     assert 0 < report["held_out"]["count"] < report["count"]
     assert report["psnr_pca_db"] > 20
@@ -89,10 +85,10 @@ def test_train_and_evaluate_on_folders(toy: Path, tmp_path: Path) -> None:
 def test_a_folder_of_broken_media_says_why(tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_bytes(b"not a video")
     with pytest.raises(MediaError, match="nothing to measure"):
-        evaluate("builtin:", str(tmp_path), quiet)
+        evaluate("builtin:", str(tmp_path), silent)
 
 
 @pytest.mark.slow
 def test_the_bundled_vae_beats_block_pca_on_real_clips(media_dir: Path) -> None:
-    report = evaluate("builtin:", str(media_dir / "clips"), quiet)
+    report = evaluate("builtin:", str(media_dir / "clips"), silent)
     assert report["held_out"]["psnr_db"] > report["held_out"]["psnr_pca_db"]

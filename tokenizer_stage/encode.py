@@ -13,18 +13,15 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.config import Config, EncodeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import has_failed
 from pipeline.corpus.shards import (
-    INDEX_NAME,
-    INFO_NAME,
+    LatentSet,
     LatentsInfo,
     Sample,
-    info_to_toml,
     read_tar,
     write_shard,
 )
@@ -95,8 +92,12 @@ class EncodeStage:
         left = (row for row in rows if row["clip_id"] not in killers | have)
         for uri, clips in groupby(left, key=lambda row: row["uri"]):
             clips_of_file = list(clips)
-            found = guard(partial(self._encode_file, uri, clips_of_file))
-            results = [found] * len(clips_of_file) if isinstance(found, Failure) else found
+            samples_of_file = guard(partial(self._encode_file, uri, clips_of_file))
+            results = (
+                [samples_of_file] * len(clips_of_file)
+                if isinstance(samples_of_file, Failure)
+                else samples_of_file
+            )
             for row, result in zip(clips_of_file, results, strict=True):
                 if isinstance(result, Failure):
                     failed.append(_failed_row(row, result.reason))
@@ -104,19 +105,22 @@ class EncodeStage:
                     samples.append(result)
         tar, index = write_shard(samples, shard)
         part = tables.from_rows(sorted(index + failed, key=lambda r: r["clip_id"]), tables.INDEX)
-        folder = f"latents/{self.config.name}"
+        latents = self._latents()
         return TaskResult(
             outputs=(
-                Output(path=f"{folder}/{shard}", data=tar),
-                Output(path=f"{folder}/parts/{task.key}.parquet", data=tables.to_parquet(part)),
+                Output(path=latents.shard_path(shard), data=tar),
+                Output(path=latents.part_path(task.key), data=tables.to_parquet(part)),
             ),
             counts={"ok": len(samples), "failed": len(failed)},
         )
 
+    def _latents(self) -> LatentSet:
+        return LatentSet(Storage(self.root), self.config.name)
+
     def _stored_samples(self, shard: str, rows: list[dict[str, Any]]) -> list[Sample]:
         """The samples whose latents the shard's tar holds, with their records as they are now."""
         storage, wanted = Storage(self.root), {row["latent_key"]: row for row in rows}
-        path = f"latents/{self.config.name}/{shard}"
+        path = self._latents().shard_path(shard)
         if not self.root or not storage.exists(path):
             return []
         return [
@@ -167,16 +171,15 @@ def encode_corpus(
     from tokenizer_stage.vae.names import load_vae
 
     vae = load_vae(config.encode.vae)
-    name = config.encode.name
+    latents = LatentSet(corpus.storage, config.encode.name)
     encode_fingerprint = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
-    corpus.record(config, f"latents/{name}", encode_fingerprint)
+    corpus.record(config, latents.folder, encode_fingerprint)
     tasks = plan_shards(
         kept_clips(corpus, config.caption.captioner), config.encode.samples_per_shard, encode_fingerprint
     )
-    folder = f"latents/{name}"
-    done = _drop_stale(corpus, folder, tasks)
+    done = _drop_stale(latents, tasks)
     if retry_failed:
-        done -= _drop_failed(corpus, folder, done)
+        done -= _drop_failed(latents, done)
     stage = EncodeStage(config=config.encode, vae_sha256=vae.weights_sha256, root=corpus.root)
     info = LatentsInfo(
         vae=config.encode.vae,
@@ -191,48 +194,34 @@ def encode_corpus(
         area_px=config.encode.area_px,
     )
     summary = run(stage, [t for t in tasks if t.key not in done], executor, corpus.root, progress)
-    if not summary.lost and not corpus.storage.exists(f"{folder}/{INDEX_NAME}"):
-        _finish(corpus, folder, tasks, info)
+    if not summary.lost and latents.is_open():
+        latents.close((task.key for task in tasks), info)
     return summary
 
 
-def _drop_stale(corpus: Corpus, folder: str, tasks: list[Task]) -> set[str]:
+def _drop_stale(latents: LatentSet, tasks: list[Task]) -> set[str]:
     """Deletes what the plan no longer holds: the index first, parts before tars, so that at any instant
     a part means that its tar is whole and its own. Returns the keys that are done."""
     planned = {task.key for task in tasks}
     shards = {task.inputs["shard"][0].as_py() for task in tasks}
-    parts = {n.removesuffix(".parquet") for n in corpus.storage.list(f"{folder}/parts", ".parquet")}
+    parts = set(latents.part_keys())
     if parts != planned:
-        corpus.storage.delete(f"{folder}/{INDEX_NAME}")
+        latents.open()
     for key in sorted(parts - planned):
-        corpus.storage.delete(f"{folder}/parts/{key}.parquet")
-    for shard in set(corpus.storage.list(folder, ".tar")) - shards:
-        corpus.storage.delete(f"{folder}/{shard}")
+        latents.storage.delete(latents.part_path(key))
+    for shard in set(latents.shards()) - shards:
+        latents.storage.delete(latents.shard_path(shard))
     return parts & planned
 
 
-def _drop_failed(corpus: Corpus, folder: str, done: set[str]) -> set[str]:
+def _drop_failed(latents: LatentSet, done: set[str]) -> set[str]:
     """Deletes the index and the parts with failed rows: their shards are open again. Returns their keys."""
-    found = set()
-    for key in sorted(done):
-        path = f"{folder}/parts/{key}.parquet"
-        rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.INDEX)
-        if has_failed(rows):
-            corpus.storage.delete(f"{folder}/{INDEX_NAME}")
-            corpus.storage.delete(path)
-            found.add(key)
-    return found
-
-
-def _finish(corpus: Corpus, folder: str, tasks: list[Task], info: LatentsInfo) -> None:
-    """Writes latents.toml and, last, the index of all parts: from now on the set can be read."""
-    parts = [
-        tables.from_parquet(corpus.storage.read_bytes(f"{folder}/parts/{task.key}.parquet"), tables.INDEX)
-        for task in tasks
-    ]
-    index = pa.concat_tables([tables.INDEX.empty_table(), *parts]).sort_by("clip_id")
-    corpus.storage.write_bytes(f"{folder}/{INFO_NAME}", info_to_toml(info))
-    corpus.storage.write_bytes(f"{folder}/{INDEX_NAME}", tables.to_parquet(index))
+    failed = {key for key in sorted(done) if has_failed(latents.part(key))}
+    if failed:
+        latents.open()
+    for key in sorted(failed):
+        latents.storage.delete(latents.part_path(key))
+    return failed
 
 
 def _failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:

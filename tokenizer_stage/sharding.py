@@ -20,7 +20,7 @@ from pipeline.engine.tasks import part_key
 from pipeline.settings import fingerprint
 
 CAPTION_COLUMNS = ("short", "detailed", "original", "captioner")
-CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
+LATENT_COLUMNS = (  # what decides a latent's bytes, with the encode fingerprint
     "clip_id",
     "source_id",
     "kind",
@@ -30,9 +30,9 @@ CLIP_COLUMNS = (  # what decides a sample's bytes, with the encode fingerprint
     "width",
     "height",
     "crop",
-    "signals",
     "phash",
 )
+CLIP_COLUMNS = (*LATENT_COLUMNS, "signals")  # what decides a sample's: its record holds the signals
 PROVENANCE_COLUMNS = tuple(name for name, _ in PROVENANCE)
 PLAN = pa.schema(
     [
@@ -69,8 +69,7 @@ def plan_shards(rows: list[dict[str, Any]], samples_per_shard: int, encode_finge
     by_shard: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda r: r["clip_id"]):
         name = shard_name(row["clip_id"], shards)
-        made_of = {name: row[name] for name in CLIP_COLUMNS if name != "signals"}
-        latent_key = fingerprint(encode_fingerprint, made_of)
+        latent_key = fingerprint(encode_fingerprint, {name: row[name] for name in LATENT_COLUMNS})
         by_shard.setdefault(name, []).append(row | {"shard": name, "latent_key": latent_key})
     return [
         Task(
@@ -89,14 +88,9 @@ def _row_hash(row: dict[str, Any]) -> str:
 
 def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
     """A plan row for every kept clip, with captions where there are any."""
-    judged = corpus.judged()
-    kept = judged.filter(pc.equal(judged["status"], "kept"))["clip_id"]
     clips = corpus.clips()
-    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=kept.combine_chunks()))
-    names = ["source_id", "uri", *PROVENANCE_COLUMNS]
-    sources = {  # of equal files the first by uri
-        row.pop("source_id"): row for row in reversed(corpus.sources().select(names).to_pylist())
-    }
+    clips = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"].combine_chunks()))
+    sources = corpus.provenance()
     captions = {row["clip_id"]: row for row in _captions(corpus, captioner)}
     none = dict.fromkeys(CAPTION_COLUMNS)
     return [
@@ -109,6 +103,5 @@ def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
 
 def _captions(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
     """The captions that are baked into the samples: the configured captioner's, when it has run."""
-    names = [s.removeprefix("captions/") for s in corpus.fingerprints() if s.startswith("captions/")]
-    rows = [row for name in sorted(names) for row in corpus.captions(name).to_pylist()]
+    rows = [row for name in corpus.sets("captions") for row in corpus.captions(name).to_pylist()]
     return [row for row in rows if row["status"] == "ok" and row["captioner"] == captioner]

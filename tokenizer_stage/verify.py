@@ -55,8 +55,7 @@ def verify(corpus: Corpus, name: str, decode_back: int) -> dict[str, Any]:
 def _against_judged(corpus: Corpus, reader: ShardReader) -> list[str]:
     """Every kept clip is in the index once, encoded or failed, and nothing else is."""
     held = Counter(reader.everything["clip_id"].to_pylist())
-    judged = corpus.judged()
-    kept = set(judged.filter(pc.equal(judged["status"], "kept"))["clip_id"].to_pylist())
+    kept = set(corpus.kept()["clip_id"].to_pylist())
     stale = "run framemill encode"
     return [
         *(f"{clip_id}: kept, but not in the index; {stale}" for clip_id in sorted(kept - set(held))),
@@ -105,7 +104,7 @@ def _decode_back(corpus: Corpus, reader: ShardReader, count: int) -> tuple[dict[
     clips = {row["clip_id"]: row for row in kept_clips(corpus, "")}
     rows = reader.rows()
     chosen = [rows[i] for i in sorted({n * len(rows) // count for n in range(min(count, len(rows)))})]
-    found: list[float] = []
+    psnrs_db: list[float] = []
     errors: list[str] = []
     with Sandbox() as box:
         for row in chosen:
@@ -115,15 +114,15 @@ def _decode_back(corpus: Corpus, reader: ShardReader, count: int) -> tuple[dict[
             video = to_video(frames)[None]  # [1, 3, T, H, W]
             stored = torch.from_numpy(reader.read_latent(row)).float()[None]  # [1, C, T', h, w]
             drift = ((vae.encode(video) - stored) / vae.std[:, None, None, None]).abs().max().item()
-            found.append(psnr_db(vae.decode(stored), video))
+            psnrs_db.append(psnr_db(vae.decode(stored), video))
             if drift > MAX_DRIFT:
                 errors.append(
                     f"{row['clip_id']}: a fresh encoding differs by {drift:.3f} standard deviations"
                 )
-    if not found:
+    if not psnrs_db:
         return {"samples": 0}, errors
     return {
-        "samples": len(found),
-        "psnr_db": round(float(np.mean(found)), 2),
-        "min_db": round(min(found), 2),
+        "samples": len(psnrs_db),
+        "psnr_db": round(float(np.mean(psnrs_db)), 2),
+        "min_db": round(min(psnrs_db), 2),
     }, errors

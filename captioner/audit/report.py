@@ -20,8 +20,8 @@ from captioner.audit import training as report_training
 from captioner.audit.charts import ASPECT, Scale, Series, histogram
 from captioner.audit.markup import Html, count, el, folded, join, page, table
 from captioner.audit.overview import duration_s
-from pipeline.corpus import tables
 from pipeline.corpus.corpus import CONFIG_PATH, Corpus
+from pipeline.corpus.shards import LatentSet
 from pipeline.corpus.status import status
 from pipeline.storage import Storage
 
@@ -46,7 +46,7 @@ def render_report(corpus: Corpus, run: Storage | None) -> str:
     judged = [row for row in corpus.judged().sort_by("clip_id").to_pylist() if row["clip_id"] in clips]
     kept = pa.array([row["clip_id"] for row in judged if row["status"] == "kept"], pa.string())
     captions = {name: _of(kept, corpus.captions(name)).to_pylist() for name in counts["captions"]}
-    encoded = {name: _of(kept, _index(corpus, name)) for name in counts["latents"]}
+    encoded = {name: _of(kept, LatentSet(corpus.storage, name).index()) for name in counts["latents"]}
     uris = {row["source_id"]: row["uri"] for row in sources if row["source_id"]}
 
     mosaic, galleries = report_gallery.sections(corpus, judged, clips, captions, uris)
@@ -85,13 +85,6 @@ def render_report(corpus: Corpus, run: Storage | None) -> str:
 def _of(kept: pa.Array, rows: pa.Table) -> pa.Table:
     """The rows of clips that are kept now: judging anew leaves the captions and latents of others behind."""
     return rows.filter(pc.is_in(rows["clip_id"], value_set=kept))
-
-
-def _index(corpus: Corpus, name: str) -> pa.Table:
-    path = f"latents/{name}/index.parquet"
-    if not corpus.storage.exists(path):
-        return tables.INDEX.empty_table()
-    return tables.from_parquet(corpus.storage.read_bytes(path), tables.INDEX)
 
 
 # -- failures -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.dedup.groups import Groups, grouped
 from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import UsageError
+from pipeline.progress import silent
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import find_pairs
@@ -34,7 +35,7 @@ def bench_dedup(media: str, truth_file: str, *, mirrored: bool = True) -> dict[s
     truth = Path(truth_file)
     with tempfile.TemporaryDirectory() as folder:
         corpus = Corpus(folder)
-        analyze_corpus(corpus, discover([media]).inputs, Config(), LocalExecutor(), lambda *_: None)
+        analyze_corpus(corpus, discover([media]).inputs, Config(), LocalExecutor(), silent)
         clips = corpus.clips()
         file_of = {
             row["source_id"]: row["uri"].removeprefix(f"{Path(media).resolve()}/").removeprefix(f"{media}/")

@@ -17,6 +17,7 @@ from typing import Any
 
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError, UsageError
+from pipeline.progress import Progress, silent
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.discover import discover
 
@@ -108,7 +109,7 @@ def bench_fuzz(
     *,
     deadline_s: float = 20.0,
     memory_gb: float = 2.0,
-    progress: Callable[[int, int, dict[str, int]], None] = lambda done, total, facts: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """`ratio`: the slowest file over the deadline. A run that ends says that nothing crashed it."""
     inputs = [

@@ -16,10 +16,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from pipeline.progress import Progress, silent
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 VICTIMS = ("local driver", "worker", "raylet", "ray driver")
@@ -35,7 +35,7 @@ def bench_kill(
     runs: int,
     seed: int,
     *,
-    progress: Callable[[int, int, dict[str, int]], None] = lambda done, total, facts: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """`ratio`: runs that ended equal to the undisturbed one, over all runs."""
     draw, outcomes, log = random.Random(seed), Counter[str](), []

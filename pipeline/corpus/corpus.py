@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from pipeline.config import Config
 from pipeline.corpus import tables
+from pipeline.corpus.ids import sources_of
 from pipeline.errors import FormatError, UsageError
 from pipeline.settings import build, fingerprint, to_toml
 from pipeline.storage import Storage, is_remote
@@ -70,6 +71,10 @@ class Corpus:
         """Stage (`analyze`, `judge`, `captions/<name>`, `latents/<name>`) → its current fingerprint."""
         return {k: str(v) for k, v in self._toml().get("fingerprints", {}).items()}
 
+    def sets(self, kind: str) -> list[str]:
+        """Names of the sets of a kind (`captions`, `embeddings`, `latents`), sorted."""
+        return sorted(s.removeprefix(f"{kind}/") for s in self.fingerprints() if s.startswith(f"{kind}/"))
+
     def record(self, config: Config, stage: str, stage_fingerprint: str) -> None:
         """Makes this the corpus's config and the stage's fingerprint current, atomically."""
         fingerprints = dict(sorted({**self.fingerprints(), stage: stage_fingerprint}.items()))
@@ -114,7 +119,12 @@ class Corpus:
         return self._table(TAKEDOWNS_PATH, tables.TAKEDOWNS)
 
     def judged(self) -> pa.Table:
-        return self._shown(self._table(JUDGED_PATH, tables.JUDGED))
+        """A row a judged clip, in the order of their ids."""
+        return self._not_taken_down(self._table(JUDGED_PATH, tables.JUDGED))
+
+    def kept(self) -> pa.Table:
+        """The judged rows of the clips that stay."""
+        return kept(self.judged())
 
     def sources(self) -> pa.Table:
         """A row a current input that was looked at, sorted by uri, those taken down included: SOURCES and
@@ -132,9 +142,9 @@ class Corpus:
         return rows
 
     def provenance(self) -> dict[str, dict[str, Any]]:
-        """source_id → its PROVENANCE columns; of equal files, those of the first by uri."""
+        """source_id → its uri and PROVENANCE columns; of equal files, those of the first by uri."""
         names = [name for name, _ in tables.PROVENANCE]
-        rows = self.sources().select(["source_id", *names]).to_pylist()
+        rows = self.sources().select(["source_id", "uri", *names]).to_pylist()
         return {row.pop("source_id"): row for row in reversed(rows) if row["source_id"]}
 
     def clips(self) -> pa.Table:
@@ -144,13 +154,13 @@ class Corpus:
     def clips_by_part(self) -> list[tuple[str, pa.Table]]:
         """(analyze part key, the clips that it holds first): what a task reads beside its filmstrips."""
         taken: set[str] = set()
-        found = []
+        parts = []
         for key, sources in self._analyzed():
             fresh = pa.array(sorted(set(sources["source_id"].drop_null().to_pylist()) - taken), pa.string())
             taken |= set(fresh.to_pylist())
             rows = self._table(f"clips/{key}.parquet", tables.CLIPS)
-            found.append((key, rows.filter(pc.is_in(rows["source_id"], value_set=fresh)).sort_by("clip_id")))
-        return found
+            parts.append((key, rows.filter(pc.is_in(rows["source_id"], value_set=fresh)).sort_by("clip_id")))
+        return parts
 
     def strips_part(self, key: str) -> pa.Table:
         """The filmstrips of one analyze part."""
@@ -164,14 +174,15 @@ class Corpus:
         """clip_id and print of every current clip, a table a part; files of equal content come again."""
         for key, sources in self._analyzed():
             rows = self.storage.read_columns(f"strips/{key}.parquet", ["clip_id", "print"])
-            current = pc.is_in(_source_ids(rows["clip_id"]), value_set=sources["source_id"])
+            current = pc.is_in(sources_of(rows["clip_id"]), value_set=sources["source_id"])
             yield rows.filter(pc.and_(current, pc.is_valid(rows["print"])))
 
     def captions(self, name: str) -> pa.Table:
         """A row a captioned clip, by the captioner whose folder is `name`, sorted by clip_id."""
         keys = self.part_keys(f"captions/{name}", f"captions/{name}")
         parts = [self._table(f"captions/{name}/{key}.parquet", tables.CAPTIONS) for key in keys]
-        return self._shown(_unique(pa.concat_tables([tables.CAPTIONS.empty_table(), *parts]), "clip_id"))
+        rows = _unique(pa.concat_tables([tables.CAPTIONS.empty_table(), *parts]), "clip_id")
+        return self._not_taken_down(rows)
 
     def embeddings(self, name: str) -> pa.Table:
         """A row an embedded clip, by the embedder whose folder is `name`, sorted by clip_id."""
@@ -195,24 +206,24 @@ class Corpus:
     def _taken_down(self) -> pa.Array:
         return self.takedowns()["source_id"].combine_chunks()
 
-    def _shown(self, rows: pa.Table) -> pa.Table:
+    def _not_taken_down(self, rows: pa.Table) -> pa.Table:
         """The rows but those of clips whose source was taken down."""
         gone = self._taken_down()
-        return rows.filter(pc.invert(pc.is_in(_source_ids(rows["clip_id"]), value_set=gone)))
+        return rows.filter(pc.invert(pc.is_in(sources_of(rows["clip_id"]), value_set=gone)))
 
     def _analyzed(self, *, taken_down: bool = False) -> list[tuple[str, pa.Table]]:
         """(part key, its rows that belong to current inputs) for every current analyze part; without the
         rows of sources that were taken down, unless they are asked for."""
         wanted = set(self.inputs()["source_key"].to_pylist())  # once, not a table of all keys per part
         gone = pa.array([], pa.string()) if taken_down else self._taken_down()
-        found = []
+        parts = []
         for key in self.part_keys("sources", "analyze"):
             rows = self._table(f"sources/{key}.parquet", tables.SOURCES)
             rows = rows.filter(pa.array([k in wanted for k in rows["source_key"].to_pylist()], pa.bool_()))
             rows = rows.filter(pc.invert(pc.is_in(rows["source_id"], value_set=gone)))
             if rows.num_rows:
-                found.append((key, rows))
-        return found
+                parts.append((key, rows))
+        return parts
 
     def _of_sources(self, folder: str, schema: pa.Schema, clip_ids: Iterable[str] | None = None) -> pa.Table:
         """Rows of the parts with current sources; with ids, only of parts with sources of theirs."""
@@ -221,11 +232,11 @@ class Corpus:
         for key, sources in self._analyzed():
             current = sources["source_id"]
             if asked is not None:
-                current = current.filter(pc.is_in(current, value_set=_source_ids(asked)))
+                current = current.filter(pc.is_in(current, value_set=sources_of(asked)))
             if not len(current):
                 continue
             rows = self._table(f"{folder}/{key}.parquet", schema)
-            mask = pc.is_in(_source_ids(rows["clip_id"]), value_set=current)
+            mask = pc.is_in(sources_of(rows["clip_id"]), value_set=current)
             if asked is not None:
                 mask = pc.and_(mask, pc.is_in(rows["clip_id"], value_set=asked))
             parts.append(rows.filter(mask))
@@ -237,9 +248,9 @@ class Corpus:
         return tables.from_parquet(self.storage.read_bytes(rel), schema)
 
 
-def _source_ids(clip_ids: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """The source_id that leads each clip_id."""
-    return pc.utf8_slice_codeunits(clip_ids, 0, 16)
+def kept(judged: pa.Table) -> pa.Table:
+    """Of judged rows, those of the clips that stay."""
+    return judged.filter(pc.equal(judged["status"], "kept"))
 
 
 def _unique(rows: pa.Table, id_column: str) -> pa.Table:

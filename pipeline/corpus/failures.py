@@ -24,8 +24,8 @@ class FailureLimit:
     @classmethod
     def parse(cls, text: str) -> "FailureLimit":
         """`5%` and `0.05` are shares, `10` is a count."""
-        if found := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
-            return cls(share=float(found[1]) / 100)
+        if percent := re.fullmatch(r"(\d+(?:\.\d+)?)%", text):
+            return cls(share=float(percent[1]) / 100)
         if text.isdecimal():
             return cls(count=int(text))
         share = float(text)

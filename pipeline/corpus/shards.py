@@ -10,7 +10,7 @@ import io
 import json
 import tarfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.settings import build, to_toml
 from pipeline.storage import Storage, sha256_hex
 
 FORMAT_VERSION = 1
+LATENTS_FOLDER = "latents"
 INDEX_NAME = "index.parquet"
 INFO_NAME = "latents.toml"
 
@@ -152,18 +153,83 @@ class ShardReader:
         return json.loads(data)
 
 
+@dataclass(frozen=True, slots=True)
+class LatentSet:
+    """Where everything of `latents/<name>` lies in a corpus: tars, a part a tar, latents.toml and, once every
+    part is there, the index of them all. `storage` is the corpus's."""
+
+    storage: Storage
+    name: str
+
+    @classmethod
+    def around(cls, storage: Storage, path: str) -> "LatentSet":
+        """The set that a path of the corpus lies in."""
+        return cls(storage, path.split("/")[1])
+
+    @property
+    def folder(self) -> str:
+        """Its folder in the corpus, which is the name of its stage too."""
+        return f"{LATENTS_FOLDER}/{self.name}"
+
+    @property
+    def index_path(self) -> str:
+        return f"{self.folder}/{INDEX_NAME}"
+
+    def shard_path(self, shard: str) -> str:
+        return f"{self.folder}/{shard}"
+
+    def part_path(self, key: str) -> str:
+        """Of the rows of one tar: a part there means that its tar is whole and its own."""
+        return f"{self.folder}/parts/{key}.parquet"
+
+    def shards(self) -> list[str]:
+        """Names of the tars, sorted."""
+        return self.storage.list(self.folder, ".tar")
+
+    def part_keys(self) -> list[str]:
+        """Keys of the parts that are there, sorted."""
+        return [n.removesuffix(".parquet") for n in self.storage.list(f"{self.folder}/parts", ".parquet")]
+
+    def part(self, key: str) -> pa.Table:
+        """Schema INDEX: the rows of one tar."""
+        return tables.from_parquet(self.storage.read_bytes(self.part_path(key)), tables.INDEX)
+
+    def is_open(self) -> bool:
+        """There is no index, so nobody reads the set."""
+        return not self.storage.exists(self.index_path)
+
+    def index(self) -> pa.Table:
+        """Schema INDEX, sorted by clip_id; empty while the set is open."""
+        if self.is_open():
+            return tables.INDEX.empty_table()
+        return tables.from_parquet(self.storage.read_bytes(self.index_path), tables.INDEX)
+
+    def open(self) -> None:
+        """Deletes the index, before anything it names: no reader may follow it into a tar that changes."""
+        self.storage.delete(self.index_path)
+
+    def close(self, keys: Iterable[str], info: LatentsInfo | None = None) -> None:
+        """Writes latents.toml, where it is new, and, last, the index of these parts: from now on the set can
+        be read."""
+        parts = [tables.INDEX.empty_table(), *map(self.part, keys)]
+        index = pa.concat_tables(parts).sort_by("clip_id")
+        if info is not None:
+            self.storage.write_bytes(f"{self.folder}/{INFO_NAME}", info_to_toml(info))
+        self.storage.write_bytes(self.index_path, tables.to_parquet(index))
+
+
 def read_tar(data: bytes) -> list[Sample]:
     """The whole samples of a tar; one whose latent is not that of its record is left out."""
     members, _ = tars.scan(io.BytesIO(data), len(data))
     content = {m.name: data[m.offset : m.offset + m.nbytes] for m in members}
-    found = []
+    samples = []
     for name, text in content.items():
         if name.endswith(".json") and (npy := content.get(name.removesuffix("json") + "latent.npy")):
             record = json.loads(text)
             row = {"sha256": record["latent_sha256"], "shape": record["latent_shape"], "shard": "a tar"}
             if sha256_hex(npy) == record["latent_sha256"]:
-                found.append(Sample(latent=parse_latent(npy, record | row), record=record))
-    return found
+                samples.append(Sample(latent=parse_latent(npy, record | row), record=record))
+    return samples
 
 
 def info_to_toml(info: LatentsInfo) -> bytes:

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus import tables
-from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.corpus import Corpus, kept
 from pipeline.corpus.failures import FailureLimit
+from pipeline.corpus.shards import LatentSet
 
 
 def status(corpus: Corpus) -> dict[str, Any]:
@@ -35,12 +35,10 @@ def status(corpus: Corpus) -> dict[str, Any]:
             "pending": clips.num_rows - judged.num_rows,
             "status": _counts(judged["status"]),
             "reasons": _counts(pc.list_flatten(judged["reasons"])),
-            "kept_s": round(
-                pc.sum(judged.filter(pc.equal(judged["status"], "kept"))["duration_s"]).as_py() or 0.0, 3
-            ),
+            "kept_s": round(pc.sum(kept(judged)["duration_s"]).as_py() or 0.0, 3),
         },
-        "captions": {name: _captions(corpus, name) for name in _names(corpus, "captions/")},
-        "latents": {name: _latents(corpus, name) for name in _names(corpus, "latents/")},
+        "captions": {name: _captions(corpus, name) for name in corpus.sets("captions")},
+        "latents": {name: _latents(corpus, name) for name in corpus.sets("latents")},
     }
 
 
@@ -49,9 +47,9 @@ def failures_above(limit: FailureLimit, counts: dict[str, Any], stages: Sequence
     and latents when their stage was among `stages`."""
     groups = {"sources": counts["sources"]}
     if "caption" in stages:
-        groups |= {f"captions {name}": found for name, found in counts["captions"].items()}
+        groups |= {f"captions {name}": group for name, group in counts["captions"].items()}
     if "encode" in stages:
-        groups |= {f"latents {name}": found for name, found in counts["latents"].items()}
+        groups |= {f"latents {name}": group for name, group in counts["latents"].items()}
     lines = []
     for name, group in groups.items():
         failed, total = group["status"].get("failed", 0), sum(group["status"].values())
@@ -81,8 +79,8 @@ def status_lines(counts: dict[str, Any]) -> list[str]:
         ("clips", f"{clips['total']} ({clips['kept_s']:.1f} s kept)", clips),
     ]
     groups += [(f"captions {name}", f"{c['total']}", c) for name, c in counts["captions"].items()]
-    for name, found in counts["latents"].items():
-        groups.append((f"latents {name}", f"{found['samples']} in {found['shards']} shards", found))
+    for name, latents in counts["latents"].items():
+        groups.append((f"latents {name}", f"{latents['samples']} in {latents['shards']} shards", latents))
     lines = []
     for name, head, group in groups:
         facts = [*group["status"].items(), *(("pending", n) for n in [group.get("pending", 0)] if n)]
@@ -98,22 +96,16 @@ def _captions(corpus: Corpus, name: str) -> dict[str, Any]:
 
 
 def _latents(corpus: Corpus, name: str) -> dict[str, Any]:
-    path = f"latents/{name}/index.parquet"
-    rows = tables.INDEX.empty_table()
-    if corpus.storage.exists(path):
-        rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.INDEX)
+    latents = LatentSet(corpus.storage, name)
+    rows = latents.index()
     failed = rows.filter(pc.equal(rows["status"], "failed"))
     return {
-        "shards": len(corpus.storage.list(f"latents/{name}", ".tar")),
+        "shards": len(latents.shards()),
         "samples": rows.num_rows,
         "status": _counts(rows["status"]),
         "reasons": _counts(failed["reason"]),
         "tokens": pc.sum(rows["tokens"]).as_py() or 0,
     }
-
-
-def _names(corpus: Corpus, prefix: str) -> list[str]:
-    return sorted(s.removeprefix(prefix) for s in corpus.fingerprints() if s.startswith(prefix))
 
 
 def _counts(values: Any) -> dict[str, int]:

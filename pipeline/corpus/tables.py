@@ -221,10 +221,6 @@ def _written(groups: Iterable[pa.Table], schema: pa.Schema) -> memoryview:
 def from_parquet(data: bytes | memoryview, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """The table, checked against its schema (column order and types)."""
     table = pq.read_table(pa.BufferReader(data), columns=columns)
-    if schema is INPUTS:  # a table of before there was provenance reads as one that has none
-        for name, kind in PROVENANCE:
-            if name not in table.column_names:
-                table = table.append_column(name, pa.nulls(table.num_rows, kind))
     wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
     try:
         return table.select(wanted.names).cast(wanted)

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEDOWNS_PATH, TAKEN_DOWN, Corpus
-from pipeline.corpus.shards import INDEX_NAME, read_tar, write_shard
+from pipeline.corpus.ids import source_of, sources_of
+from pipeline.corpus.shards import INDEX_NAME, LatentSet, read_tar, write_shard
 from pipeline.errors import StorageError, UsageError
 from pipeline.uris import tar_members
 
@@ -50,21 +51,23 @@ def take_down(corpus: Corpus, names: Sequence[str], *, reason: str = "", dry_run
         UsageError: a name is neither a source_id nor a uri of this corpus.
     """
     ids = _source_ids(corpus, names)
-    found = traces(corpus, ids)
+    left = traces(corpus, ids)
     if dry_run:
-        return found
-    _bury(corpus, found, reason)
+        return left
+    _bury(corpus, left, reason)
     corpus.sweep_pieces()  # half-done analyses; they can be made again
-    indexes = [path for path in found.tables if path.endswith(INDEX_NAME)]
-    for path in (*found.report, *indexes):
-        corpus.storage.delete(path)  # no reader may follow an index into a tar that changes
-    for path in found.shards:
+    for path in left.report:
+        corpus.storage.delete(path)
+    sets = [LatentSet.around(corpus.storage, path) for path in left.tables if path.endswith(f"/{INDEX_NAME}")]
+    for latents in sets:
+        latents.open()
+    for path in left.shards:
         _erase_from_tar(corpus, path, ids)
-    for path in set(found.tables) - set(indexes):
+    for path in set(left.tables) - {latents.index_path for latents in sets}:
         _erase_from_table(corpus, path, ids)
-    for path in indexes:
-        _write_index(corpus, path)
-    return found
+    for latents in sets:
+        latents.close(latents.part_keys())  # the set can be read again at once
+    return left
 
 
 def traces(corpus: Corpus, ids: Sequence[str]) -> Traces:
@@ -102,19 +105,19 @@ def traces(corpus: Corpus, ids: Sequence[str]) -> Traces:
     )
 
 
-def as_dict(found: Traces) -> dict[str, list[str]]:
-    return {name: list(values) for name, values in dataclasses.asdict(found).items()}
+def as_dict(left: Traces) -> dict[str, list[str]]:
+    return {name: list(values) for name, values in dataclasses.asdict(left).items()}
 
 
-def as_lines(found: Traces, *, dry_run: bool) -> list[str]:
-    """What was found, for people."""
+def as_lines(left: Traces, *, dry_run: bool) -> list[str]:
+    """The traces, for people."""
     listed = [
         f"{name} {len(values)}: {', '.join(values) or 'none'}"
-        for name, values in as_dict(found).items()
+        for name, values in as_dict(left).items()
         if name not in ("copies", "report")
     ]
-    if found.copies:
-        listed.append(f"left alone, though they hold copies of these clips: {', '.join(found.copies)}")
+    if left.copies:
+        listed.append(f"left alone, though they hold copies of these clips: {', '.join(left.copies)}")
     done = "nothing was changed" if dry_run else "taken down; framemill run does the rest (judgement, report)"
     return [*listed, done]
 
@@ -136,14 +139,14 @@ def _source_ids(corpus: Corpus, names: Sequence[str]) -> list[str]:
     return sorted(ids)
 
 
-def _bury(corpus: Corpus, found: Traces, reason: str) -> None:
+def _bury(corpus: Corpus, left: Traces, reason: str) -> None:
     """Adds the tombstones, one a source; those that are there stay as they are."""
     old = corpus.takedowns().to_pylist()
-    uris: dict[str, list[str]] = {source_id: [] for source_id in found.sources}
+    uris: dict[str, list[str]] = {source_id: [] for source_id in left.sources}
     for row in corpus.sources().select(["source_id", "uri"]).to_pylist():
         uris.get(row["source_id"], []).append(row["uri"])
     buried = {row["source_id"] for row in old}
-    fresh = [{"source_id": i, "uris": uris[i], "reason": reason} for i in found.sources if i not in buried]
+    fresh = [{"source_id": i, "uris": uris[i], "reason": reason} for i in left.sources if i not in buried]
     rows = sorted(old + fresh, key=lambda row: row["source_id"])
     corpus.storage.write_bytes(TAKEDOWNS_PATH, tables.to_parquet(tables.from_rows(rows, tables.TAKEDOWNS)))
 
@@ -168,16 +171,17 @@ def _erase_from_table(corpus: Corpus, path: str, ids: Sequence[str]) -> None:
 
 def _erase_from_tar(corpus: Corpus, path: str, ids: Sequence[str]) -> None:
     """Writes the tar and its part again without the samples; the other samples keep their bytes."""
-    folder, _, shard = path.rpartition("/")
+    latents, shard = LatentSet.around(corpus.storage, path), path.rpartition("/")[2]
     samples = read_tar(corpus.storage.read_bytes(path))
     data, index = write_shard([s for s in samples if s.record["source_id"] not in ids], shard)
-    part = next((p for p, rows in _parts(corpus, folder) if shard in rows["shard"].to_pylist()), None)
-    if part is None:  # an unfinished encode: it plans this shard again
+    keys = (key for key in latents.part_keys() if shard in latents.part(key)["shard"].to_pylist())
+    key = next(keys, None)
+    if key is None:  # an unfinished encode: it plans this shard again
         corpus.storage.write_bytes(path, data)
         return
-    rows = tables.from_parquet(corpus.storage.read_bytes(part), tables.INDEX).to_pylist()
+    part, rows = latents.part_path(key), latents.part(key).to_pylist()
     failed = [row for row in rows if row["status"] != "ok" and row["source_id"] not in ids]
-    corpus.storage.delete(part)  # a part means that its tar is whole and its own
+    corpus.storage.delete(part)  # before its tar changes
     if not index and not failed:
         corpus.storage.delete(path)
         return
@@ -186,55 +190,37 @@ def _erase_from_tar(corpus: Corpus, path: str, ids: Sequence[str]) -> None:
     corpus.storage.write_bytes(part, tables.to_parquet(merged))
 
 
-def _write_index(corpus: Corpus, path: str) -> None:
-    """The index of the parts as they are now: the set can be read again at once."""
-    parts = [rows for _, rows in _parts(corpus, path.removesuffix(f"/{INDEX_NAME}"))]
-    index = pa.concat_tables([tables.INDEX.empty_table(), *parts]).sort_by("clip_id")
-    corpus.storage.write_bytes(path, tables.to_parquet(index))
-
-
-def _parts(corpus: Corpus, folder: str) -> list[tuple[str, pa.Table]]:
-    paths = [f"{folder}/parts/{name}" for name in corpus.storage.list(f"{folder}/parts", ".parquet")]
-    return [(p, tables.from_parquet(corpus.storage.read_bytes(p), tables.INDEX)) for p in paths]
-
-
 def _tars_with(corpus: Corpus, ids: set[str]) -> list[str]:
     """Shards whose members bear one of the ids: a sample's key begins with its source's."""
-    found = []
-    for folder in _latent_sets(corpus):
-        for name in corpus.storage.list(folder, ".tar"):
-            path = f"{corpus.root}/{folder}/{name}"
-            members, problem = tar_members(path)
+    hit = []
+    for latents in (LatentSet(corpus.storage, name) for name in corpus.sets("latents")):
+        for path in map(latents.shard_path, latents.shards()):
+            members, problem = tar_members(f"{corpus.root}/{path}")
             if problem:
-                raise StorageError(f"cannot read {path}: {problem}")
-            keys = (member.name for member in members)
-            if any(key.partition("-")[0] in ids for key in keys):
-                found.append(f"{folder}/{name}")
-    return found
-
-
-def _latent_sets(corpus: Corpus) -> list[str]:
-    return sorted(s for s in corpus.fingerprints() if s.startswith("latents/"))
+                raise StorageError(f"cannot read {corpus.root}/{path}: {problem}")
+            if any(source_of(member.name) in ids for member in members):
+                hit.append(path)
+    return hit
 
 
 def _parquet_files(corpus: Corpus) -> list[str]:
     """Every table below the root but the inputs and the tombstones; sources first."""
-    found = set(corpus.storage.find(".parquet")) - {INPUTS_PATH, TAKEDOWNS_PATH}
-    return sorted(found, key=lambda path: (not path.startswith("sources/"), path))
+    paths = set(corpus.storage.find(".parquet")) - {INPUTS_PATH, TAKEDOWNS_PATH}
+    return sorted(paths, key=lambda path: (not path.startswith("sources/"), path))
 
 
 def _of(rows: pa.Table, ids: pa.Array) -> pa.ChunkedArray:
     """bool [N]: the rows of these sources, by source_id or by the source_id that leads a clip_id."""
     if "source_id" in rows.column_names:
         return pc.is_in(rows["source_id"], value_set=ids)
-    return pc.is_in(pc.utf8_slice_codeunits(rows["clip_id"], 0, 16), value_set=ids)
+    return pc.is_in(sources_of(rows["clip_id"]), value_set=ids)
 
 
 def _copies(corpus: Corpus, clips: set[str], ids: set[str]) -> list[str]:
     """Other sources that hold a clip whose duplicate is one of these, either way round."""
-    found: set[str] = set()
+    others: set[str] = set()
     for row in corpus.judged().filter(pc.is_valid(corpus.judged()["duplicate_of"])).to_pylist():
         pair = {row["clip_id"], row["duplicate_of"]}
         if pair & clips:
-            found |= {clip_id.partition("-")[0] for clip_id in pair} - ids
-    return sorted(found)
+            others |= {source_of(clip_id) for clip_id in pair} - ids
+    return sorted(others)

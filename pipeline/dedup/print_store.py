@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.corpus.corpus import Corpus
 from pipeline.dedup.prints import PRINT_SIZE
+from pipeline.progress import Progress
 
 Chunk = tuple[np.ndarray, list[np.ndarray]]  # clip numbers int64 [N], their prints uint8 [S, PRINT_SIZE]
 
@@ -105,6 +106,30 @@ class CorpusPrints:
             data = os.pread(file, int(self._size[n]), int(self._start[n]))
             found[n] = np.frombuffer(data, np.uint8).reshape(-1, PRINT_SIZE)
         return found
+
+
+class WatchedPrints:
+    """Other prints, with a report of who reads them: all of them first, then those that are compared."""
+
+    def __init__(self, prints: Prints, progress: Progress) -> None:
+        self._prints, self._progress, self._compared = prints, progress, 0
+
+    def __len__(self) -> int:
+        return len(self._prints)
+
+    def chunks(self) -> Iterator[Chunk]:
+        count = 0
+        for numbers, prints in self._prints.chunks():
+            count += len(numbers)
+            self._progress(count, len(self), {"doing": "prints"})
+            yield numbers, prints
+        self._progress(count, len(self), {"doing": "candidate pairs"})
+
+    def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
+        wanted = list(numbers)
+        self._compared += len(wanted)
+        self._progress(len(self), len(self), {"doing": "alignment", "compared": self._compared})
+        return self._prints.load(wanted)
 
 
 def samples_of(column: pa.ChunkedArray) -> list[np.ndarray]:

@@ -6,11 +6,12 @@ or whose stage breaks is lost and named; the others go on. Running again is the 
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.engine.stage import Stage, Task, attempt
+from pipeline.progress import Progress, silent
 from pipeline.storage import Storage
 
 WORKER_DIED = "its worker died; run the command again to retry it"
@@ -81,7 +82,7 @@ def run(
     tasks: Sequence[Task],
     executor: Executor,
     root: str,
-    progress: Callable[[int, int, dict[str, int]], None] = lambda done, total, counts: None,
+    progress: Progress = silent,
 ) -> RunSummary:
     """Runs the tasks and calls progress(done, total, counts so far) after each; sets up nothing for none."""
     started = time.monotonic()

@@ -3,7 +3,6 @@
 In: uint8 RGB frames. Out: a file that appears whole.
 """
 
-import os
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from pipeline.errors import MediaError, UsageError
 from pipeline.media.decode import open_container, video_stream
+from pipeline.storage import commit
 
 
 def write_video(
@@ -20,34 +20,27 @@ def write_video(
 ) -> None:
     """Encode uint8 RGB frames [H, W, 3] (even sizes) to H.264 in MP4: atomic, and the same bytes every
     time."""
-    final = Path(path)
-    temporary = final.with_name(f".tmp-{os.getpid()}-{final.name}")
-    try:
-        with av.open(
-            str(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}
-        ) as container:
-            stream = container.add_stream("libx264", rate=fps)
-            stream.pix_fmt = "yuv420p"
-            # One thread and no macroblock tree: x264's bytes depend on its thread count, and with mbtree they
-            # differed from run to run on small frames (96x64, x264 core 165, AVX-512 assembly).
-            stream.codec_context.thread_count = 1
-            stream.options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
-            for index, pixels in enumerate(frames):
-                height_px, width_px, _ = pixels.shape
-                if index == 0:
-                    if height_px % 2 or width_px % 2:
-                        raise UsageError(
-                            f"frames of {width_px}x{height_px}", expected="even width and height"
-                        )
-                    stream.width, stream.height = width_px, height_px
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-                frame.pts = index
-                frame.time_base = 1 / fps
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
-        os.replace(temporary, final)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        commit(Path(path)) as temporary,
+        av.open(str(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container,
+    ):
+        stream = container.add_stream("libx264", rate=fps)
+        stream.pix_fmt = "yuv420p"
+        # One thread and no macroblock tree: x264's bytes depend on its thread count, and with mbtree they
+        # differed from run to run on small frames (96x64, x264 core 165, AVX-512 assembly).
+        stream.codec_context.thread_count = 1
+        stream.options = {"crf": str(crf), "preset": preset, "x264-params": "mbtree=0"}
+        for index, pixels in enumerate(frames):
+            height_px, width_px, _ = pixels.shape
+            if index == 0:
+                if height_px % 2 or width_px % 2:
+                    raise UsageError(f"frames of {width_px}x{height_px}", expected="even width and height")
+                stream.width, stream.height = width_px, height_px
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            frame.pts = index
+            frame.time_base = 1 / fps
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
 
 
 def loop_video(path: str | Path, out: str | Path, duration_s: float) -> None:

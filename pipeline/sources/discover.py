@@ -44,27 +44,29 @@ def discover(paths: Sequence[str]) -> Discovered:
     Raises:
         UsageError: a path does not exist, a list cannot be read, or there is no media below any of them.
     """
-    found = _Found()
+    sources = _Sources()
     for path in paths:
-        named = stat(path)
-        if named is not None:
-            found.take_named(named)
+        info = stat(path)
+        if info is not None:
+            sources.take_named(info)
         else:
-            found.walk(path)
-    if not found.rows:
+            sources.walk(path)
+    if not sources.rows:
         raise UsageError(
             f"no media files at {', '.join(paths)}",
             expected=f"files like {', '.join(sorted(MEDIA_SUFFIXES)[:6])}, …",
         )
-    rows = [found.rows[uri] for uri in sorted(found.rows)]
-    left_out = tuple(sorted(set(found.ignored) - set(found.rows)))
-    repeats = [f"{found.repeats} uris are named more than once; each is taken once"] if found.repeats else []
+    rows = [sources.rows[uri] for uri in sorted(sources.rows)]
+    left_out = tuple(sorted(set(sources.ignored) - set(sources.rows)))
+    repeats = (
+        [f"{sources.repeats} uris are named more than once; each is taken once"] if sources.repeats else []
+    )
     return Discovered(
-        inputs=tables.from_rows(rows, tables.INPUTS), ignored=left_out, notes=(*found.notes, *repeats)
+        inputs=tables.from_rows(rows, tables.INPUTS), ignored=left_out, notes=(*sources.notes, *repeats)
     )
 
 
-class _Found:
+class _Sources:
     """The sources so far, by uri. Of a uri named twice, the first word on each fact counts."""
 
     def __init__(self) -> None:
@@ -136,9 +138,9 @@ class _Found:
 
 def _member_info(entry: Entry) -> FileInfo | None:
     """Of a listed `path.tar#member`; None when there is no such tar or member."""
-    tar, found, name = entry.uri.partition("#")
+    tar, separator, name = entry.uri.partition("#")
     try:
-        members = tar_members(tar)[0] if found and tar.endswith(".tar") else []
+        members = tar_members(tar)[0] if separator and tar.endswith(".tar") else []
         around = stat(tar) if members else None
     except StorageError:
         return None

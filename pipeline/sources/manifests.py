@@ -101,13 +101,15 @@ def tar_facts(tar: str, members: Sequence[Member]) -> tuple[dict[str, dict[str, 
             try:
                 if member.nbytes > MAX_SIDECAR_BYTES:
                     raise ValueError(f"larger than {MAX_SIDECAR_BYTES} bytes")
-                found = _sidecar(member.name, stream.read(member.nbytes).decode())
+                facts_of_file = _sidecar(member.name, stream.read(member.nbytes).decode())
             except (ValueError, UnicodeDecodeError) as error:
                 notes.append(f"{tar}#{member.name}: {error}")
                 continue
             of_key = facts.setdefault(sample_key(member.name), {})
             is_text = member.name.lower().endswith(".txt")
-            of_key |= found if is_text else {k: v for k, v in found.items() if k not in of_key}
+            of_key |= (
+                facts_of_file if is_text else {k: v for k, v in facts_of_file.items() if k not in of_key}
+            )
     return facts, notes
 
 

@@ -7,8 +7,6 @@ content was taken down is not decoded again. Never: a codec in this process.
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,9 +17,11 @@ from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.failures import forget_failed
+from pipeline.corpus.ids import clip_id
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.tasks import plan_tasks
+from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
 from pipeline.shots import detectors
@@ -31,14 +31,6 @@ from pipeline.storage import Storage
 from pipeline.uris import local_path
 
 Rows = list[dict[str, Any]]
-HOW_NOT_WHAT: dict[str, Any] = {  # change no row
-    "sources_per_task": 0,
-    "max_frames": 0,
-    "deadline_s": 0.0,
-    "memory_gb": 0.0,
-    "segment_s": 0.0,
-    "segment_min_mb": 0.0,
-}
 
 
 class AnalyzeStage:
@@ -73,11 +65,11 @@ class AnalyzeStage:
         counts = {"ok": 0, "salvaged": 0, "failed": 0, "clips": 0}
         killers = task.killers("source_key")
         for row in task.inputs.to_pylist():
-            source, found, shown = self._file(row, row["source_key"] in killers)
+            source, own_clips, own_strips = self._file(row, row["source_key"] in killers)
             sources.append(source)
             counts[source["status"]] = counts.get(source["status"], 0) + 1
-            clips |= {clip["clip_id"]: clip for clip in found}
-            strips |= {strip["clip_id"]: strip for strip in shown}
+            clips |= {clip["clip_id"]: clip for clip in own_clips}
+            strips |= {strip["clip_id"]: strip for strip in own_strips}
         counts["clips"] = len(clips)
         parts = (
             ("strips", strips.values(), tables.STRIPS),
@@ -93,21 +85,21 @@ class AnalyzeStage:
     def _file(self, row: dict[str, Any], kills: bool) -> tuple[dict[str, Any], Rows, Rows]:
         """The source row, clip rows and strip rows of one input; one that kills is left alone."""
         known = {k: row[k] for k in ("source_key", "uri", "size_bytes")}
-        found = KILLED if kills else guard(partial(self._look, row["uri"], known))
-        if isinstance(found, Failure):
-            return known | {"status": "failed", "reason": found.reason}, [], []
-        content = known["source_id"]
-        if content in self.taken_down:
+        analysis = KILLED if kills else guard(partial(self._look, row["uri"], known))
+        if isinstance(analysis, Failure):
+            return known | {"status": "failed", "reason": analysis.reason}, [], []
+        if analysis is None:
             return known | {"status": TAKEN_DOWN}, [], []
-        ids = [_clip_id(content, clip) for clip in found.clips]
+        content = known["source_id"]
+        ids = [clip_id(content, clip["start_s"], clip["end_s"]) for clip in analysis.clips]
         clips = [
-            clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, found.clips, strict=True)
+            clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, analysis.clips, strict=True)
         ]
-        strips = [strip | {"clip_id": i} for i, strip in zip(ids, found.strips, strict=True)]
-        return known | found.source, clips, strips
+        strips = [strip | {"clip_id": i} for i, strip in zip(ids, analysis.strips, strict=True)]
+        return known | analysis.source, clips, strips
 
-    def _look(self, uri: str, known: dict[str, Any]) -> Any:
-        """The analysis of a file; its source_id is known even when that fails."""
+    def _look(self, uri: str, known: dict[str, Any]) -> tables.SourceAnalysis | None:
+        """The analysis of a file, None when it was taken down; its source_id is known even if it fails."""
         assert self._box is not None, "setup() comes first"
         with local_path(uri) as path:
             known["source_id"] = _source_id(path)
@@ -117,11 +109,11 @@ class AnalyzeStage:
                 joined = join_segments(Storage(self.root), paths, path, self.config, self._box)
                 if not isinstance(joined, Failure):
                     return joined
-            named = None
+            boundaries = None
             if self._net:
                 small = self._box.thumbnails(path, width_px=WIDTH_PX, height_px=HEIGHT_PX)
-                named = self._net.boundaries(small)
-            return self._box.analyze(path, self.config, named)
+                boundaries = self._net.boundaries(small)
+            return self._box.analyze(path, self.config, boundaries)
 
 
 def analyze_corpus(
@@ -129,13 +121,13 @@ def analyze_corpus(
     inputs: pa.Table,
     config: Config,
     executor: Executor,
-    progress: Callable[[int, int, dict[str, int]], None],
+    progress: Progress,
     *,
     retry_failed: bool = False,
 ) -> RunSummary:
     """Takes `inputs` as the corpus's files and analyzes those that no current part covers; those that
     failed again when asked to."""
-    current = fingerprint(replace(config.analyze, **HOW_NOT_WHAT), AnalyzeStage.version)
+    current = fingerprint(config.analyze, AnalyzeStage.version)
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
     corpus.record(config, AnalyzeStage.name, current)
     if retry_failed:
@@ -155,7 +147,3 @@ def _source_id(path: Path) -> str:
     """First 16 hex of the content's sha256."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
-
-
-def _clip_id(source_id: str, clip: dict[str, Any]) -> str:
-    return f"{source_id}-{round(clip['start_s'] * 1000)}-{round(clip['end_s'] * 1000)}"

@@ -5,8 +5,6 @@ EVALUATION/ below the corpus. Out: for each clip what of the evaluation set it s
 (pipeline/stages/judge.py), a change to the evaluation set.
 """
 
-from collections.abc import Callable
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -14,9 +12,11 @@ from pipeline.config import Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import CONFIG_PATH, Corpus
 from pipeline.dedup import groups as dedup
-from pipeline.dedup.print_store import CorpusPrints, JoinedPrints
+from pipeline.dedup.print_store import CorpusPrints, JoinedPrints, WatchedPrints
 from pipeline.engine.runner import Executor
 from pipeline.errors import UsageError
+from pipeline.progress import Progress, Steps, silent
+from pipeline.rule_grammar import KINDS
 from pipeline.settings import fingerprint
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
@@ -29,7 +29,7 @@ def contaminated(
     corpus: Corpus,
     config: Config,
     executor: Executor,
-    progress: Callable[[int, int, dict[str, int]], None],
+    progress: Progress,
 ) -> pa.Table:
     """Schema CONTAMINATED of the corpus against `judge.decontaminate`; found once for the same clips."""
     evaluation = _evaluation(corpus, config, executor, progress)
@@ -37,10 +37,10 @@ def contaminated(
     current = fingerprint(*key)
     if corpus.fingerprints().get("contaminated") == current and corpus.storage.exists(FOUND_PATH):
         return stored(corpus)
-    found = resemblances(corpus, evaluation)
-    corpus.storage.write_bytes(FOUND_PATH, tables.to_parquet(found))
+    rows = resemblances(corpus, evaluation, progress)
+    corpus.storage.write_bytes(FOUND_PATH, tables.to_parquet(rows))
     corpus.record(config, "contaminated", current)
-    return found
+    return rows
 
 
 def stored(corpus: Corpus) -> pa.Table:
@@ -50,24 +50,24 @@ def stored(corpus: Corpus) -> pa.Table:
     return tables.from_parquet(corpus.storage.read_bytes(FOUND_PATH), tables.CONTAMINATED)
 
 
-def resemblances(corpus: Corpus, evaluation: Corpus) -> pa.Table:
+def resemblances(corpus: Corpus, evaluation: Corpus, progress: Progress = silent) -> pa.Table:
     """Schema CONTAMINATED: every pair of a clip and a clip of the evaluation set that show the same footage,
     mirrored or not; a still is no copy of a video."""
-    found = [tables.CONTAMINATED.empty_table()]
+    rows = [tables.CONTAMINATED.empty_table()]
+    steps = Steps([f"evaluation {kind}s" for kind in KINDS], progress)
     ours, theirs = corpus.clips(), evaluation.clips()
-    for kind in ("video", "image"):
+    for kind in KINDS:
         ids, tests = (c.filter(pc.equal(c["kind"], kind))["clip_id"].combine_chunks() for c in (ours, theirs))
         prints = JoinedPrints(CorpusPrints(corpus, ids), CorpusPrints(evaluation, tests))
-        pairs = dedup.perceptual_pairs(prints, across=len(ids))
+        watched = WatchedPrints(prints, steps.at(f"evaluation {kind}s"))
+        pairs = dedup.perceptual_pairs(watched, across=len(ids))
         at = pc.subtract(pairs["b"], len(ids))
         columns = [ids.take(pairs["a"]), tests.take(at), pairs["distance"]]
-        found.append(pa.table(columns, schema=tables.CONTAMINATED))
-    return pa.concat_tables(found).sort_by([("clip_id", "ascending"), ("distance", "ascending")])
+        rows.append(pa.table(columns, schema=tables.CONTAMINATED))
+    return pa.concat_tables(rows).sort_by([("clip_id", "ascending"), ("distance", "ascending")])
 
 
-def _evaluation(
-    corpus: Corpus, config: Config, executor: Executor, progress: Callable[[int, int, dict[str, int]], None]
-) -> Corpus:
+def _evaluation(corpus: Corpus, config: Config, executor: Executor, progress: Progress) -> Corpus:
     place = config.judge.decontaminate
     if Storage(place).exists(CONFIG_PATH):
         return Corpus(place)

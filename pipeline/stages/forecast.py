@@ -1,6 +1,7 @@
 """What a run over some sources would take, from a sample of them: `framemill plan`.
 
-In: the inputs table, the config. Out: expected hours of footage, clips, funnel, worker hours and storage.
+In: the inputs table, the config. Out: expected hours of footage, clips, funnel, worker hours and storage;
+None for what depends on a model or a size that nobody has measured.
 Never: a file outside a temporary folder, a random number that is not seeded.
 
 The sample is the same every time: the sources in the order of the hash of their keys. PROBED of them are
@@ -11,16 +12,18 @@ of footage. Footage is extrapolated by bytes (videos) and by number (stills), al
 import hashlib
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.config import Config
+from pipeline.config import CaptionConfig, Config, EncodeConfig
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
 from pipeline.engine.stage import Failure, guard
+from pipeline.progress import Progress, silent
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import find_pairs, judge
@@ -28,9 +31,12 @@ from pipeline.uris import local_path
 
 PROBED = 64
 DRAWS = 400  # of the bootstrap behind the range of hours
-# Worker seconds a kept clip, the built-in models on one CPU core (README, Figures); the analysis is measured.
-CAPTION_S, ENCODE_S = 0.11, 0.085
-LATENT_CHANNELS, STRIDE_T, STRIDE_S, SAMPLE_BYTES = 16, 4, 8, 5000  # a sample's JSON and tar headers
+# Worker seconds a kept clip, of the built-in models at their default sizes on one CPU core, loading included:
+# the demo of infra/bench/RESULTS.md captioned 46 clips in 6.0 s with two workers and encoded them in 3.7 s
+# with one. The analysis is measured in the run itself.
+CAPTION_S, ENCODE_S = 2 * 6.0 / 46, 3.7 / 46
+LATENT_CHANNELS, STRIDE_T, STRIDE_S = 16, 4, 8  # of the built-in VAE: tokenizer_stage/weights/builtin.json
+SAMPLE_BYTES = 3200  # of a sample's JSON and the tar's headers and padding
 
 
 def plan_run(
@@ -38,7 +44,7 @@ def plan_run(
     config: Config,
     *,
     budget_s: float = 120.0,
-    progress: Callable[[int, int, dict[str, int]], None] = lambda *_: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """What to expect of a run over `inputs`; analyses about `budget_s` seconds of their footage."""
     rows = sorted(inputs.to_pylist(), key=lambda r: hashlib.sha256(r["source_key"].encode()).digest())
@@ -48,7 +54,7 @@ def plan_run(
     chosen = _chosen(good, budget_s)
     total_bytes = sum(row["size_bytes"] or 0 for row in rows)
     share = len(rows) / max(1, len(probed))
-    found = _analysed(chosen, inputs.schema, config, progress) if chosen else None
+    sample = _analysed(chosen, inputs.schema, config, progress) if chosen else None
     videos = [row for row in good if row["length_s"] > 0]
     video_bytes = sum(row["size_bytes"] for row in videos)
     scale_bytes = total_bytes / max(1, sum(row["size_bytes"] or 0 for row in probed))
@@ -61,11 +67,11 @@ def plan_run(
         "hours": round(hours, 3),
         "hours_90": [round(h, 3) for h in _range(videos, hours)] if video_bytes else [0.0, 0.0],
     }
-    if found is None:
+    if sample is None:
         return plan | {"analysed": 0}
     looked_s = sum(row["length_s"] for row in chosen)
     scale = 3600 * hours / looked_s if looked_s else share * len(good) / len(chosen)
-    return plan | {"analysed": len(chosen), "analysed_s": round(looked_s, 1)} | _scaled(found, scale, config)
+    return plan | {"analysed": len(chosen), "analysed_s": round(looked_s, 1)} | _scaled(sample, scale, config)
 
 
 def plan_lines(plan: dict[str, Any]) -> list[str]:
@@ -81,29 +87,52 @@ def plan_lines(plan: dict[str, Any]) -> list[str]:
         return [*lines, "nothing could be analysed"]
     lines.append(f"clips       {plan['clips']}")
     lines += [f"  {name:<22}{count:>10}" for name, count in plan["funnel"].items()]
-    lines += [f"  {name:<14}{hours:>9.3f} worker hours" for name, hours in plan["worker_hours"].items()]
-    lines += [f"  {name:<14}{size:>9.3f} GB" for name, size in plan["storage_gb"].items()]
+    for unit, figures in (("worker hours", plan["worker_hours"]), ("GB", plan["storage_gb"])):
+        for name, figure in figures.items():
+            number = "unknown" if figure is None else f"{figure:.3f}"
+            lines.append(f"  {name:<14}{number:>9} {unit}")
+    if None in (*plan["worker_hours"].values(), *plan["storage_gb"].values()):
+        lines.append("unknown: only the built-in models at their default sizes were measured")
     return lines
 
 
-def _scaled(found: dict[str, Any], scale: float, config: Config) -> dict[str, Any]:
+def _scaled(sample: dict[str, Any], scale: float, config: Config) -> dict[str, Any]:
     """The sample's figures for the whole."""
-    kept = found["funnel"].get("kept", 0) * scale
-    encode = config.encode
-    latent = LATENT_CHANNELS * (1 + (encode.max_frames - 1) // STRIDE_T) * encode.area_px // STRIDE_S**2 * 2
+    kept = sample["funnel"].get("kept", 0) * scale
+    caption_s, encode_s = _seconds_a_clip(config)
+    sample_bytes = _sample_bytes(config)
     return {
-        "clips": round(found["clips"] * scale),
-        "funnel": {name: round(count * scale) for name, count in found["funnel"].items()},
+        "clips": round(sample["clips"] * scale),
+        "funnel": {name: round(count * scale) for name, count in sample["funnel"].items()},
         "worker_hours": {
-            "analyze": round(found["seconds"] * scale / 3600, 4),
-            "caption": round(kept * CAPTION_S / 3600, 4),
-            "encode": round(kept * ENCODE_S / 3600, 4),
+            "analyze": round(sample["seconds"] * scale / 3600, 4),
+            "caption": None if caption_s is None else round(kept * caption_s / 3600, 4),
+            "encode": None if encode_s is None else round(kept * encode_s / 3600, 4),
         },
         "storage_gb": {
-            "tables": round(found["bytes"] * scale / 1e9, 4),
-            "latents": round(kept * (latent + SAMPLE_BYTES) / 1e9, 4),
+            "tables": round(sample["bytes"] * scale / 1e9, 4),
+            "latents": None if sample_bytes is None else round(kept * sample_bytes / 1e9, 4),
         },
     }
+
+
+def _seconds_a_clip(config: Config) -> tuple[float | None, float | None]:
+    """Worker seconds to caption and to encode a kept clip; None for what was not measured."""
+    caption, encode = CaptionConfig(), EncodeConfig()
+    caption = replace(caption, clips_per_task=config.caption.clips_per_task)
+    encode = replace(encode, name=config.encode.name, samples_per_shard=config.encode.samples_per_shard)
+    return (
+        CAPTION_S if config.caption == caption else None,
+        ENCODE_S if config.encode == encode else None,
+    )
+
+
+def _sample_bytes(config: Config) -> int | None:
+    """Of a clip that has as many frames as a sample may; None where the latent's shape is not known."""
+    if config.encode.vae != "builtin:":
+        return None
+    frames = 1 + (config.encode.max_frames - 1) // STRIDE_T
+    return 2 * LATENT_CHANNELS * frames * (config.encode.area_px // STRIDE_S**2) + SAMPLE_BYTES
 
 
 def _length_s(uri: str, box: Sandbox) -> float | None:
@@ -113,8 +142,8 @@ def _length_s(uri: str, box: Sandbox) -> float | None:
         with local_path(uri) as path:
             return box.length_s(path)
 
-    found = guard(ask)
-    return None if isinstance(found, Failure) else found
+    length_s = guard(ask)
+    return None if isinstance(length_s, Failure) else length_s
 
 
 def _chosen(rows: Sequence[dict[str, Any]], budget_s: float) -> list[dict[str, Any]]:
@@ -130,7 +159,7 @@ def _chosen(rows: Sequence[dict[str, Any]], budget_s: float) -> list[dict[str, A
 
 
 def _analysed(
-    rows: Sequence[dict[str, Any]], schema: pa.Schema, config: Config, progress: Callable[..., None]
+    rows: Sequence[dict[str, Any]], schema: pa.Schema, config: Config, progress: Progress
 ) -> dict[str, Any]:
     """Clips, funnel, seconds and bytes of the sample, by the stages themselves in a temporary corpus."""
     inputs = pa.Table.from_pylist([{name: row[name] for name in schema.names} for row in rows], schema=schema)

@@ -10,7 +10,7 @@ every clip, a rejected one too: it never stays, but what it resembles is one gro
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,18 +20,19 @@ import pyarrow.compute as pc
 
 from pipeline.config import Config, JudgeConfig, load_config
 from pipeline.corpus import tables
-from pipeline.corpus.corpus import JUDGED_PATH, Corpus
+from pipeline.corpus.corpus import JUDGED_PATH, Corpus, kept
 from pipeline.dedup import groups as dedup
-from pipeline.dedup.print_store import CorpusPrints
+from pipeline.dedup.print_store import CorpusPrints, WatchedPrints
 from pipeline.dedup.semantic import semantic_pairs
 from pipeline.engine.runner import Executor, LocalExecutor, RunSummary
+from pipeline.progress import Progress, Steps, silent
 from pipeline.rule_grammar import KINDS, rules_of
 from pipeline.settings import fingerprint
 from pipeline.stages import decontaminate, rules
 
 VERSION = 2  # raised when the same rules give other verdicts
 PAIRS_PATH, DUPLICATES_PATH = "pairs.parquet", "duplicates.parquet"
-Progress = Callable[[int, int, dict[str, int]], None]
+STEPS = ("clips", *(f"{kind} copies" for kind in KINDS), "rules and groups", "tables")  # of a judgement
 CLOSENESS = ("exact", "perceptual", "semantic")
 
 
@@ -85,7 +86,7 @@ def judge_corpus(
     corpus: Corpus,
     config: Config,
     executor: Executor | None = None,
-    progress: Progress = lambda *_: None,
+    progress: Progress = silent,
     embeddings: pa.Table | None = None,
 ) -> RunSummary:
     """Judges all current clips and writes judged.parquet and duplicates.parquet, unless clips and rules are
@@ -109,12 +110,17 @@ def judge_corpus(
     if corpus.fingerprints().get("judge") == current and corpus.storage.exists(JUDGED_PATH):
         corpus.record(config, "judge", current)
         return RunSummary(stage="judge", tasks=0, lost=(), counts={}, seconds=time.monotonic() - started)
+    steps = Steps(STEPS, progress)
+    steps.at("clips")
     clips = _scored(corpus.clips(), embeddings)
-    pairs = _pairs(corpus, config, clips, embeddings) if config.judge.dedup else None
+    pairs = _pairs(corpus, config, clips, embeddings, steps) if config.judge.dedup else None
+    steps.at("rules and groups")
     verdicts = judge(clips, config.judge, pairs, tainted)
+    steps.at("tables")
     corpus.storage.write_bytes(DUPLICATES_PATH, tables.to_parquet(verdicts.duplicates))
     corpus.storage.write_bytes(JUDGED_PATH, tables.to_parquet(verdicts.judged))
     corpus.record(config, "judge", current)
+    steps.end()
     spent_s = time.monotonic() - started
     counts = _counted(verdicts.judged["status"])
     return RunSummary(stage="judge", tasks=1, lost=(), counts=counts, seconds=spent_s)
@@ -127,15 +133,19 @@ def what_if(
     (`signals.motion.min=0.2`). Writes nothing."""
     clips = _scored(corpus.clips(), embeddings)
     tainted = decontaminate.stored(corpus) if config.judge.decontaminate else None
-    pairs = _pairs(corpus, config, clips, embeddings, write=False) if config.judge.dedup else None
+    pairs = (
+        _pairs(corpus, config, clips, embeddings, Steps(STEPS, silent), write=False)
+        if config.judge.dedup
+        else None
+    )
     changed = load_config(None, [f"judge.rules.{change}" for change in changes], config)
     now, then = (judge(clips, c.judge, pairs, tainted).judged for c in (config, changed))
     return {"clips": clips.num_rows, "changes": list(changes), "now": _funnel(now), "then": _funnel(then)}
 
 
-def what_if_lines(found: dict[str, Any]) -> list[str]:
+def what_if_lines(funnels: dict[str, Any]) -> list[str]:
     """Both funnels side by side, for people."""
-    now, then = found["now"], found["then"]
+    now, then = funnels["now"], funnels["then"]
     lines = [f"{'':<24}{'now':>10}{'then':>10}"]
     for part in ("status", "reasons"):
         for name in dict.fromkeys([*now[part], *then[part]]):
@@ -146,11 +156,10 @@ def what_if_lines(found: dict[str, Any]) -> list[str]:
 
 
 def _funnel(judged: pa.Table) -> dict[str, Any]:
-    kept = judged.filter(pc.equal(judged["status"], "kept"))
     return {
         "status": _counted(judged["status"]),
         "reasons": _counted(pc.list_flatten(judged["reasons"])),
-        "kept_s": round(pc.sum(kept["duration_s"]).as_py() or 0.0, 3),
+        "kept_s": round(pc.sum(kept(judged)["duration_s"]).as_py() or 0.0, 3),
     }
 
 
@@ -167,10 +176,16 @@ def _scored(clips: pa.Table, embeddings: pa.Table | None) -> pa.Table:
 
 
 def _pairs(
-    corpus: Corpus, config: Config, clips: pa.Table, embeddings: pa.Table | None, *, write: bool = True
+    corpus: Corpus,
+    config: Config,
+    clips: pa.Table,
+    embeddings: pa.Table | None,
+    steps: Steps,
+    *,
+    write: bool = True,
 ) -> pa.Table:
     """All pairs of copies among the clips."""
-    pairs = _perceptual(corpus, config, clips, write=write)
+    pairs = _perceptual(corpus, config, clips, steps, write=write)
     if embeddings is None or not config.judge.semantic_distance:
         return pairs
     current = pc.is_in(embeddings["clip_id"], value_set=clips["clip_id"])
@@ -180,32 +195,35 @@ def _pairs(
     return pa.concat_tables([pairs, semantic_pairs(vectors, rows, config.judge.semantic_distance)])
 
 
-def _perceptual(corpus: Corpus, config: Config, clips: pa.Table, *, write: bool) -> pa.Table:
+def _perceptual(corpus: Corpus, config: Config, clips: pa.Table, steps: Steps, *, write: bool) -> pa.Table:
     """Pairs of the same footage, found once for the same prints and settings."""
     current = fingerprint(config.judge.mirrored, dedup.VERSION, corpus.analyzed_fingerprint())
     if corpus.fingerprints().get("pairs") == current and corpus.storage.exists(PAIRS_PATH):
         return tables.from_parquet(corpus.storage.read_bytes(PAIRS_PATH), dedup.PAIRS)
-    pairs = find_pairs(corpus, clips, config.judge)
+    pairs = find_pairs(corpus, clips, config.judge, steps)
     if write:
         corpus.storage.write_bytes(PAIRS_PATH, tables.to_parquet(pairs))
         corpus.record(config, "pairs", current)
     return pairs
 
 
-def find_pairs(corpus: Corpus, clips: pa.Table, config: JudgeConfig) -> pa.Table:
-    """dedup.PAIRS of row numbers of `clips`; videos and stills are compared apart."""
-    found = [dedup.PAIRS.empty_table()]
+def find_pairs(corpus: Corpus, clips: pa.Table, config: JudgeConfig, steps: Steps | None = None) -> pa.Table:
+    """dedup.PAIRS of row numbers of `clips`; videos and stills are compared apart, each a step of STEPS."""
+    steps = steps or Steps(STEPS, silent)
+    of_kind = [dedup.PAIRS.empty_table()]
     width, height = rules.active_size(clips)
     for kind in KINDS:
         rows = np.flatnonzero(pc.equal(clips["kind"], kind).to_numpy(zero_copy_only=False))
         ids = clips["clip_id"].combine_chunks().take(pa.array(rows))
         pairs = dedup.perceptual_pairs(
-            CorpusPrints(corpus, ids), mirrored=config.mirrored, aspects=(width / height)[rows]
+            WatchedPrints(CorpusPrints(corpus, ids), steps.at(f"{kind} copies")),
+            mirrored=config.mirrored,
+            aspects=(width / height)[rows],
         )
         for n, name in enumerate(("a", "b")):
             pairs = pairs.set_column(n, name, pa.array(rows[pairs[name].to_numpy()], pa.int64()))
-        found.append(pairs)
-    return pa.concat_tables(found)
+        of_kind.append(pairs)
+    return pa.concat_tables(of_kind)
 
 
 def _resolve(clips: pa.Table, pairs: pa.Table, sound: np.ndarray) -> tuple[pa.Table, np.ndarray]:

@@ -6,7 +6,7 @@ are keyed but never part of a corpus's identity, and are deleted when nothing is
 trusted is an empty file: its source is decoded in one pass. Never: a clip, a decision.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,12 +18,12 @@ from pipeline.corpus.corpus import PIECES_FOLDER, Corpus
 from pipeline.corpus.tables import SourceAnalysis
 from pipeline.engine.runner import Executor, run
 from pipeline.engine.stage import Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
 from pipeline.storage import Buffer, Storage
 from pipeline.uris import local_path, stat_each
 
-Progress = Callable[[int, int, dict[str, int]], None]
 Paths = dict[str, tuple[str, ...]]  # source_key → its parts' files, in order
 
 

@@ -25,14 +25,14 @@ PRESETS = Path(__file__).parent / "presets"
 def resolved(config: JudgeConfig) -> dict[str, Any]:
     """The preset's tables with the config's changes in them."""
     path = PRESETS / f"{config.preset}.toml"
-    if not path.exists():
-        path = Path(config.preset)
     try:
-        tree = tomllib.loads(path.read_text())
+        if not path.exists():
+            path = Path(config.preset)
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise ConfigError(f"no preset {config.preset!r}", expected=f"{known}, or a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # no TOML, not UTF-8, or a path that cannot be one
         raise ConfigError(f"{path} is not TOML: {error}") from error
     return _merged(tree, config.rules)
 
@@ -44,7 +44,7 @@ def broken(clips: pa.Table, rules: list[Rule]) -> dict[str, np.ndarray]:
     of_kind = {kind: _is(clips, kind) & judged for kind in KINDS}
     special = {(rule.column, rule.limit, rule.kind) for rule in rules}
     values: dict[str, np.ndarray] = {}
-    found: dict[str, np.ndarray] = {}
+    masks: dict[str, np.ndarray] = {}
     for rule in rules:
         if rule.column not in values:
             values[rule.column] = column(clips, rule.column)
@@ -52,8 +52,8 @@ def broken(clips: pa.Table, rules: list[Rule]) -> dict[str, np.ndarray]:
         general = [k for k in KINDS if (rule.column, rule.limit, k) not in special]
         for kind in general if rule.kind is None else [rule.kind]:
             breaks |= of_kind[kind] & _breaks(rule, values[rule.column], of_kind[kind])
-        found[rule.reason] = found.get(rule.reason, False) | breaks
-    return found
+        masks[rule.reason] = masks.get(rule.reason, False) | breaks
+    return masks
 
 
 def column(clips: pa.Table, name: str) -> np.ndarray:
@@ -67,8 +67,8 @@ def column(clips: pa.Table, name: str) -> np.ndarray:
         return _floats(clips[name]) if known else np.full(clips.num_rows, np.nan)
     width, height = active_size(clips)
     short_px, long_px = np.minimum(width, height), np.maximum(width, height)
-    made = {"short_side_px": short_px, "long_side_px": long_px, "area_px": width * height}
-    return long_px / np.maximum(short_px, 1) if name == "aspect" else made[name]
+    sizes = {"short_side_px": short_px, "long_side_px": long_px, "area_px": width * height}
+    return long_px / np.maximum(short_px, 1) if name == "aspect" else sizes[name]
 
 
 def _breaks(rule: Rule, values: np.ndarray, among: np.ndarray) -> np.ndarray:

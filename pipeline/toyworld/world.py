@@ -16,8 +16,7 @@ The bytes depend on the config alone, never on `workers`. Never draws anything a
 
 import json
 import multiprocessing
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -28,7 +27,8 @@ import numpy as np
 from PIL import Image
 
 from pipeline.errors import FormatError
-from pipeline.storage import TEMP_PREFIX, sha256_hex
+from pipeline.progress import Progress, silent
+from pipeline.storage import commit, commit_bytes, sha256_hex
 from pipeline.toyworld.render import Frames, render_frames
 from pipeline.toyworld.script import FilePlan, PlannedShot, ToyWorldConfig, plan_corpus
 
@@ -48,7 +48,7 @@ class ToyWorldSummary:
 def render_corpus(
     out_dir: Path,
     config: ToyWorldConfig,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
     workers: int = 1,
 ) -> ToyWorldSummary:
     """Renders the corpus into `out_dir`; `progress(done, total)` is called after each file."""
@@ -59,9 +59,8 @@ def render_corpus(
     rows: list[dict[str, Any]] = []
     for row in _render_all(out_dir, plans, workers):
         rows.append(row)
-        if progress is not None:
-            progress(len(rows), len(plans))
-    _write_atomically(out_dir / "truth.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
+        progress(len(rows), len(plans), {})
+    commit_bytes(out_dir / "truth.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     return ToyWorldSummary(
         videos=config.videos,
         images=config.images,
@@ -94,15 +93,8 @@ def _render_file(out_dir: Path, plan: FilePlan) -> dict[str, Any]:
 
 def _write_image(path: Path, plan: FilePlan) -> None:
     frame = next(_shot_frames(plan, 0, 0, 1))
-    temporary = path.with_name(f"{TEMP_PREFIX}{path.name}")
-    Image.fromarray(frame).save(temporary, format="PNG")
-    os.replace(temporary, path)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{TEMP_PREFIX}{path.name}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with commit(path) as temporary:
+        Image.fromarray(frame).save(temporary, format="PNG")
 
 
 def _file_frames(plan: FilePlan) -> Iterator[Frames]:

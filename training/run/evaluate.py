@@ -21,7 +21,7 @@ from captioner.filmstrip import Filmstrip
 from captioner.names import load_captioner
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.stage import Failure
-from pipeline.progress import Progress
+from pipeline.progress import Progress, silent
 from pipeline.settings import build
 from pipeline.toyworld.facts import FactScore, parse_facts, score_all, score_by_kind
 from pipeline.toyworld.render import render_frames
@@ -48,7 +48,7 @@ def evaluate(
     cfg: float = 4.0,
     seed: int = 0,
     sheet: str | None = None,
-    progress: Progress = lambda done, total, facts: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Figures of one model on `prompts` fresh toy-world prompts; `sheet`: where to draw the first of them."""
     generator = load_generator(run)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 
 from pipeline.corpus.corpus import Corpus
 from pipeline.errors import ConfigError
+from pipeline.progress import Progress, silent
 from training.config import TrainConfig
 from training.diffusion import channel_weights, corrupt, draw_noise, draw_times, sample_losses
 from training.ema import Ema
@@ -32,7 +32,6 @@ from training.run.trained import Lineage, load_trained
 from training.run.validate import Validation, held_out_batches, validate
 from training.text import TextEncoder, load_text_encoder
 
-Progress = Callable[[int, int, Mapping[str, object]], None]
 CHANGEABLE = {"steps", "decay_share", "val_every", "checkpoint_every", "keep_checkpoints"}  # on resume
 
 
@@ -43,7 +42,7 @@ def train(
     *,
     latents: str = "default",
     captions: str | None = None,
-    progress: Progress = lambda done, total, counts: None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Trains until `config.steps`; resumes RUN when it has a checkpoint."""
     began, run = time.monotonic(), Path(out)
