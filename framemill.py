@@ -81,7 +81,11 @@ def _add_staged(verbs: Verbs, name: str, function: Callable[[Args], int], exampl
     else:
         add("corpus", help="the corpus folder")
     add("--executor", choices=["local", "ray"], default="local")
-    add("--workers", type=int, help="Ray workers (default: as many as fit)")
+    add(
+        "--workers",
+        type=int,
+        help="processes (default: the cores; on Ray as many as fit). 1: all in this one",
+    )
     add(
         "--max-failed",
         type=FailureLimit.parse,
@@ -267,9 +271,13 @@ def _executor(args: Args) -> Executor:
         from pipeline.engine.ray_executor import RayExecutor
 
         return RayExecutor(workers=args.workers)
-    from pipeline.engine.runner import LocalExecutor
+    if args.workers == 1:
+        from pipeline.engine.runner import LocalExecutor
 
-    return LocalExecutor()
+        return LocalExecutor()
+    from pipeline.engine.pool import PoolExecutor
+
+    return PoolExecutor(args.workers)
 
 
 def _say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
