@@ -69,7 +69,6 @@ class BuiltinEmbedder:
         if self._model is None:
             from captioner.model import load_model
 
-            torch.set_num_threads(1)
             self._model = load_model(self._folder)
         sizes = self._model.config
         frames, times_s = strip_pixels(strip, sizes.image_px, sizes.max_frames)
@@ -94,7 +93,6 @@ class ClipEmbedder:
         if self._model is None:
             import open_clip
 
-            torch.set_num_threads(1)
             made = open_clip.create_model_and_transforms(self._model_name, pretrained=self._tag)
             self._model, self._preprocess = made[0].eval(), made[2]
         frames = [self._preprocess(decode_jpeg(data, strip.clip_id)) for data in strip.frames]
