@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -335,10 +336,12 @@ def test_resuming_makes_the_parts_of_an_undisturbed_run() -> None:
 def test_a_run_leaves_the_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     words = ["run", str(ROOT / "infra" / "media"), "--set", "analyze.sources_per_task=1"]
     words += ["--set", "caption.clips_per_task=1", "--set", "encode.samples_per_shard=2"]
+    corpus, hashes = tmp_path / "corpus", []
     for workers in (1, 2, 3):
-        command = [sys.executable, "-m", "framemill", *words, "--out", str(tmp_path / str(workers))]
+        command = [sys.executable, "-m", "framemill", *words, "--out", str(corpus)]
         subprocess.run([*command, "--workers", str(workers)], check=True, cwd=ROOT)
-    hashes = [_hashes(tmp_path / str(workers)) for workers in (1, 2, 3)]
+        hashes.append(_hashes(corpus))
+        shutil.rmtree(corpus)
     assert len(hashes[0]) > 10
     assert hashes[0] == hashes[1] == hashes[2]
 

@@ -38,9 +38,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "build/bench/shared", help="scratch folder")
     parser.add_argument("--corpus", type=Path, help="with shards (default: the demo's input is run)")
     parser.add_argument("--steps", type=int, default=8, help="training steps a measurement; 0: none")
-    parser.add_argument(
-        "--rounds", type=int, default=2, help="measurements of each; the median counts"
-    )
+    parser.add_argument("--rounds", type=int, default=2, help="measurements of each; the median counts")
     parser.add_argument("--busy", type=int, default=3, help="busy loops beside the training")
     parser.add_argument("--media", help="folder for the run on one and two workers")
     args = parser.parse_args()
@@ -103,8 +101,8 @@ def _busy_loops(count: int) -> Iterator[None]:
 def _workers(work: Path, media: str) -> dict[str, Any]:
     """A whole run on one worker (the plain loop) and on two."""
     seconds, files, loads = {}, {}, {}
+    out = work / "run-corpus"  # one name for both: the report shows it
     for workers in (1, 2):
-        out = work / f"workers-{workers}"
         shutil.rmtree(out, ignore_errors=True)
         loads[workers], started = round(os.getloadavg()[0], 2), time.monotonic()
         words = ["run", media, "--out", str(out), "--workers", str(workers), "--max-failed", "100%"]
