@@ -5,6 +5,7 @@ verbs.py. Results go to stdout, logs and progress to stderr. Exit 0: done; 1: fi
 limit, or could not finish; 2: wrong use.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from pipeline.command import run as run_verb
 from pipeline.config import Config, load_config
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
+from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, RunSummary
 from pipeline.progress import Progress
 
@@ -81,7 +83,11 @@ def _add_staged(verbs: Verbs, name: str, function: Callable[[Args], int], exampl
     else:
         add("corpus", help="the corpus folder")
     add("--executor", choices=["local", "ray"], default="local")
-    add("--workers", type=int, help="Ray workers (default: as many as fit)")
+    add(
+        "--workers",
+        type=int,
+        help="processes (default: the cores; on Ray as many as fit). 1: all in this one",
+    )
     add(
         "--max-failed",
         type=FailureLimit.parse,
@@ -265,9 +271,13 @@ def _executor(args: Args) -> Executor:
         from pipeline.engine.ray_executor import RayExecutor
 
         return RayExecutor(workers=args.workers)
-    from pipeline.engine.runner import LocalExecutor
+    if args.workers == 1:
+        from pipeline.engine.runner import LocalExecutor
 
-    return LocalExecutor()
+        return LocalExecutor()
+    from pipeline.engine.pool import PoolExecutor
+
+    return PoolExecutor(args.workers)
 
 
 def _say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
@@ -331,6 +341,7 @@ def all_verbs() -> Verbs:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the verb that the words name; the exit code."""
+    let_waiting_threads_sleep(os.environ)  # before a verb imports torch
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:2] == ["train", "eval"]:
         words[:2] = ["train-eval"]

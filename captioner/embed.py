@@ -76,7 +76,6 @@ class BuiltinEmbedder:
         if self._model is None:
             from captioner.model import load_model
 
-            torch.set_num_threads(1)
             self._model = load_model(self._folder)
         sizes = self._model.config
         frames, times_s = strip_pixels(strip, sizes.image_px, sizes.max_frames)
@@ -101,7 +100,6 @@ class ClipEmbedder:
         if self._model is None:
             import open_clip
 
-            torch.set_num_threads(1)
             model, _, preprocess = open_clip.create_model_and_transforms(
                 self._model_name, pretrained=self._tag
             )

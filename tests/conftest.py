@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engine.resources import let_waiting_threads_sleep
+
+let_waiting_threads_sleep(os.environ)  # before a test imports torch, and for the processes that tests start
+
 
 @pytest.fixture(scope="session")
 def media_dir() -> Path:

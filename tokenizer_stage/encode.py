@@ -69,11 +69,8 @@ class EncodeStage:
     _box: Any = None
 
     def setup(self) -> None:
-        import torch
-
         from tokenizer_stage.vae.names import load_vae
 
-        torch.set_num_threads(1)  # rounding depends on the number of threads
         self._vae, self._box = load_vae(self.config.vae), Sandbox()
         if self._vae.weights_sha256 != self.vae_sha256:
             raise ModelError(

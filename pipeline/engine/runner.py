@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipeline.engine.stage import Stage, Task, attempt
+from pipeline.engine.resources import threads_restored, use_threads
+from pipeline.engine.stage import Stage, Task, attempt, set_up
 from pipeline.progress import Progress, silent
 from pipeline.storage import Storage
 
@@ -49,10 +50,11 @@ class Executor(Protocol):
 
 
 class Worker:
-    """One worker of a stage: set up once, then task after task. Picklable until set up."""
+    """One worker of a stage: set up once, on the threads that the stage is given, then task after task."""
 
     def __init__(self, stage: Stage, root: str) -> None:
-        stage.setup()
+        use_threads(stage.resources.cpus)
+        set_up(stage)
         self._stage, self._storage = stage, Storage(root)
 
     def run(self, task: Task, *, commit: bool = True) -> Receipt:
@@ -69,12 +71,14 @@ class Worker:
 
 
 class LocalExecutor:
-    """A plain loop in this process. What kills a worker kills the run: the same command resumes it."""
+    """A plain loop in this process, which a debugger can step through. What kills a worker kills the run:
+    the same command resumes it."""
 
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
-        worker = Worker(stage, root)
-        for task in tasks:
-            yield worker.run(task)
+        with threads_restored():
+            worker = Worker(stage, root)
+            for task in tasks:
+                yield worker.run(task)
 
 
 def run(

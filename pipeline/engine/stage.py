@@ -97,6 +97,18 @@ def guard(work: Callable[[], T]) -> T | Failure:
         return Failure(reason=f"{type(error).__name__}: {error}")
 
 
+def set_up(stage: Stage) -> None:
+    """Sets a stage up for a worker. What goes wrong there would lose every task alike, so it ends the run."""
+    try:
+        stage.setup()
+    except FramemillError:
+        raise
+    except Exception as error:
+        raise FramemillError(
+            f"the stage {stage.name} cannot be set up: {type(error).__name__}: {error}"
+        ) from error
+
+
 def attempt(work: Callable[[], T]) -> tuple[T | None, str]:
     """Runs a whole task: (its result, "") or (None, why it is lost). A wrong model, config or format
     would lose every task alike, so it ends the run instead."""

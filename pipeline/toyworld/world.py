@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pipeline.engine.resources import use_threads
 from pipeline.errors import FormatError
 from pipeline.progress import Progress, silent
 from pipeline.storage import commit, commit_bytes, sha256_hex
@@ -76,8 +77,14 @@ def _render_all(out_dir: Path, plans: list[FilePlan], workers: int) -> Iterator[
     if workers <= 1:
         yield from (_render_file(out_dir, plan) for plan in plans)
         return
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(workers) as pool:
         yield from pool.map(_render_file, [out_dir] * len(plans), plans, chunksize=4)
+
+
+def worker_pool(workers: int) -> ProcessPoolExecutor:
+    """Processes that render, each on one core."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=use_threads, initargs=(1,))
 
 
 def _render_file(out_dir: Path, plan: FilePlan) -> dict[str, Any]:
