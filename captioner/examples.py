@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from captioner.filmstrip import STRIP_FRAMES, STRIP_LONG_PX, Filmstrip, encode_jpeg
+from captioner.filmstrip import STRIP_FRAMES, Filmstrip
+from pipeline.config import AnalyzeConfig
 from pipeline.corpus.ids import clip_id
+from pipeline.media.stills import encode_jpeg
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.toyworld.render import render_frames
 from pipeline.toyworld.scene import Fact, sample_shot
@@ -69,28 +71,21 @@ def toy_example(seed: int, index: int, count: int = STRIP_FRAMES) -> Example:
 
 def folder_examples(toyworld: Path, limit: int | None = None) -> Iterator[Example]:
     """One example a shot of a rendered toy world: frames decoded from the files, captions from the truth."""
-    made = 0
+    examples = 0
     with Sandbox() as box:
         for row in read_truth(toyworld):
             for shot in row["shots"]:
-                if made == limit:
+                if examples == limit:
                     return
                 yield _file_example(box, toyworld, row, shot)
-                made += 1
+                examples += 1
 
 
 def _file_example(box: Sandbox, toyworld: Path, row: dict[str, Any], shot: dict[str, Any]) -> Example:
-    x, y, width, height = row["active"]
-    scale = min(1.0, STRIP_LONG_PX / max(width, height))
     times = strip_times(row, shot)
-    frames = box.read_span(
-        toyworld / row["file"],
-        kind=row["kind"],
-        times_s=times,
-        crop=(x, y, width, height),
-        width_px=round(width * scale),
-        height_px=round(height * scale),
-    )  # [T, H, W, 3]
+    frames = box.read_strip(
+        toyworld / row["file"], kind=row["kind"], times_s=times, crop=row["active"], config=AnalyzeConfig()
+    )
     return Example(
         strip=Filmstrip(
             clip_id=clip_id(row["source_id"], shot["start_s"], shot["end_s"]),
@@ -99,7 +94,7 @@ def _file_example(box: Sandbox, toyworld: Path, row: dict[str, Any], shot: dict[
             start_s=shot["start_s"],
             end_s=shot["end_s"],
             times_s=tuple(times),
-            frames=tuple(encode_jpeg(frame) for frame in frames),
+            frames=tuple(frames),
         ),
         caption=ToyCaption(short=shot["short"], detailed=shot["detailed"]),
         facts=frozenset(Fact(**fact) for fact in shot["facts"]),

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline.config import AnalyzeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.stage import KILLED, Failure, Output, Task, TaskResult
@@ -24,9 +25,7 @@ from pipeline.errors import MediaError
 
 T = TypeVar("T")
 
-STRIP_FRAMES = 8
-STRIP_LONG_PX = 256
-JPEG_QUALITY = 92
+STRIP_FRAMES = AnalyzeConfig().strip_frames  # what a captioner is trained on is what the analysis makes
 PAD_GREY = 128
 
 
@@ -72,12 +71,6 @@ def letterbox(image: Image.Image, side_px: int) -> NDArray[np.uint8]:
         image.resize((width, height), Image.Resampling.BILINEAR)
     )
     return canvas
-
-
-def encode_jpeg(frame: NDArray[np.uint8], quality: int = JPEG_QUALITY) -> bytes:
-    sink = io.BytesIO()
-    Image.fromarray(frame).save(sink, format="JPEG", quality=quality)
-    return sink.getvalue()
 
 
 # -- the filmstrips of a corpus ---------------------------------------------------------------------------

@@ -27,6 +27,21 @@ class ShotConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecodeLimits:
+    """What one decode of untrusted media may cost, in whichever stage: how, never what. Each is above 0."""
+
+    max_pixels: int  # of a frame; more is refused from the header
+    max_frames: int  # of one pass
+    deadline_s: float  # of one call
+    memory_gb: float  # address space of the decoding child
+
+    def __post_init__(self) -> None:
+        for name in ("max_pixels", "max_frames", "deadline_s", "memory_gb"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"analyze.{name} = {getattr(self, name)}", expected="more than 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnalyzeConfig:
     """The one-pass analysis (pipeline/stages/analyze.py)."""
 
@@ -39,14 +54,22 @@ class AnalyzeConfig:
     max_frames: int = no_key(2_000_000)  # of one pass (18 hours at 30 a second); a source with more fails
     deadline_s: float = no_key(600.0)  # a source that takes longer fails
     memory_gb: float = no_key(4.0)  # address space of the decoding child
-    segment_s: float = no_key(
-        600.0
-    )  # longer sources are decoded in parts of this length, in parallel; 0: never
+    segment_s: float = no_key(600.0)  # longer sources are decoded in pieces of this length at once; 0: never
     segment_min_mb: float = no_key(32.0)  # smaller files are not asked how long they are
     shots: ShotConfig = field(default_factory=ShotConfig)
 
     def __post_init__(self) -> None:
         positive(self, "analyze", "sources_per_task", "strip_frames", "strip_long_px", "thumb_long_px")
+        self.limits()
+
+    def limits(self) -> DecodeLimits:
+        """The limits of every stage that decodes this corpus's files, not of the analysis alone."""
+        return DecodeLimits(
+            max_pixels=self.max_pixels,
+            max_frames=self.max_frames,
+            deadline_s=self.deadline_s,
+            memory_gb=self.memory_gb,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

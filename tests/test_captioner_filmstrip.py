@@ -1,14 +1,21 @@
 """Filmstrips: letterboxing keeps aspect, toy examples are reproducible, files and grammar agree."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from captioner.examples import folder_examples, toy_example
 from captioner.filmstrip import PAD_GREY, Filmstrip, letterbox, strip_pixels
+from pipeline.config import Config
+from pipeline.corpus.corpus import Corpus
+from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import FormatError, MediaError
+from pipeline.sandbox.sandbox import Sandbox
+from pipeline.sources.discover import discover
+from pipeline.stages.analyze import analyze_corpus
 from pipeline.toyworld.facts import parse_facts
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
@@ -68,3 +75,32 @@ def test_a_rendered_world_gives_a_strip_for_every_shot(tmp_path: Path) -> None:
 def test_a_folder_without_truth_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="framemill toyworld"):
         list(folder_examples(tmp_path))
+
+
+def test_strips_to_train_on_are_those_of_the_analysis(tmp_path: Path) -> None:
+    """Of a toy world's videos (letterboxed) and images, and of the endless grammar: the same bytes for the
+    same frames, and colour at full size."""
+    media, config = tmp_path / "media", Config()
+    render_corpus(media, ToyWorldConfig(videos=2, images=2, seed=4, letterbox_share=1.0, area_px=320 * 180))
+    corpus = Corpus(str(tmp_path / "corpus"))
+    analyze_corpus(corpus, discover([str(media)]).inputs, config, LocalExecutor(), lambda *_: None)
+    uris = {row["source_id"]: row["uri"] for row in corpus.sources().to_pylist()}
+    strips = {row["clip_id"]: row for row in corpus.strips().to_pylist()}
+    examples = {example.strip.clip_id: example.strip for example in folder_examples(media)}
+    kinds = set()
+    with Sandbox() as box:
+        for clip in corpus.clips().to_pylist():
+            strip = strips[clip["clip_id"]]
+            assert strip["frames"] == box.read_strip(
+                uris[clip["source_id"]],
+                kind=clip["kind"],
+                times_s=strip["times_s"],
+                crop=clip["crop"],
+                config=config.analyze,
+            )
+            kinds.add(clip["kind"])
+            if clip["kind"] == "image":
+                assert tuple(strip["frames"]) == examples[clip["clip_id"]].frames
+    assert kinds == {"image", "video"}
+    for strip in (*examples.values(), toy_example(1, 0).strip):
+        assert {JpegImagePlugin.get_sampling(Image.open(io.BytesIO(f))) for f in strip.frames} == {0}

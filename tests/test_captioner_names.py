@@ -13,16 +13,17 @@ import torch
 
 from captioner.caption import Caption
 from captioner.examples import toy_example
-from captioner.filmstrip import Filmstrip, encode_jpeg
+from captioner.filmstrip import Filmstrip
 from captioner.names import load_captioner
 from captioner.pretrained import greedy
 from captioner.served import ServedCaptioner
 from pipeline.engine.stage import Failure
 from pipeline.errors import ModelError
+from pipeline.media.stills import encode_jpeg
 
 
 def strip(clip_id: str = "c", *, source_id: str = "s", span: tuple[float, float] = (0.0, 1.0)) -> Filmstrip:
-    grey = encode_jpeg(np.full((24, 40, 3), 90, np.uint8))
+    grey = encode_jpeg(np.full((24, 40, 3), 90, np.uint8), 92)
     return Filmstrip(
         clip_id=clip_id,
         source_id=source_id,

@@ -4,18 +4,18 @@ import importlib.util
 
 import pytest
 
-from pipeline.bench.shots import Found, Score, Truth, _attempt
+from pipeline.bench.shots import Detection, Score, Truth, _attempt
 
 TRUTH = Truth(file="x", hard=(50, 100), gradual=((150, 160),), ignored=(200,))
 
 
-def figures(*found: Found) -> dict[str, float]:
+def figures(*detections: Detection) -> dict[str, float]:
     score = Score()
-    score.add(found, TRUTH)
+    score.add(detections, TRUTH)
     return score.figures()
 
 
-def cut(frame: int) -> Found:
+def cut(frame: int) -> Detection:
     return (frame, frame, "cut")
 
 

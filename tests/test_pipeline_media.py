@@ -12,13 +12,13 @@ from pipeline.config import AnalyzeConfig
 from pipeline.engine.stage import Failure, guard
 from pipeline.errors import MediaError, UsageError
 from pipeline.media.phash import perceptual_hash
-from pipeline.onepass import pieces as parts
+from pipeline.onepass.pieces import unpack
 from pipeline.sandbox.sandbox import Sandbox
 
 
 @pytest.fixture(scope="module")
 def box():
-    with Sandbox(deadline_s=600.0) as sandbox:
+    with Sandbox() as sandbox:
         yield sandbox
 
 
@@ -78,13 +78,13 @@ def test_frames_size_rotation_and_length_of_every_real_file(box, media_dir: Path
         source = box.analyze(media_dir / "clips" / name, AnalyzeConfig()).source
         width, height = (int(side) for side in coded.split("x"))
         over, under = (int(part) for part in (aspect or "1:1").split(":"))
-        shown = (round(width * Fraction(over, under)), height)
+        displayed = (round(width * Fraction(over, under)), height)
         rotation = int(rotated or 0) % 360
         if source["kind"] == "image":  # the table has what is stored; the orientation of a still is its own
             rotation = source["rotation"]
         assert source["status"] == "ok", name
         assert source["frames"] == int(frames), name
-        assert (source["width"], source["height"]) == (shown[::-1] if rotation % 180 else shown), name
+        assert (source["width"], source["height"]) == (displayed[::-1] if rotation % 180 else displayed), name
         assert source["rotation"] == rotation, name
         if source["kind"] == "video":
             of_frames = int(frames) / float(
@@ -100,14 +100,14 @@ def test_variable_frame_rates_keep_their_times(box, media_dir: Path) -> None:
     source = box.analyze(path, config).source
     assert source["is_vfr"]
     assert source["frames"] == truth["frames"]
-    seen = parts.unpack(box.watch_part(path, config, 0, 1)).seen
-    assert seen.times_s == pytest.approx(truth["pts"], abs=1e-3)
+    record = unpack(box.watch_piece(path, config, 0, 1)).record
+    assert record.times_s == pytest.approx(truth["pts"], abs=1e-3)
 
 
 def test_high_dynamic_range_is_named(box, media_dir: Path) -> None:
     names = ("bt2020pq_320x240.mp4", "h264_10bit_200x200.mp4")
-    found = [box.analyze(media_dir / "clips" / name, AnalyzeConfig()).source for name in names]
-    assert [source["transfer"] for source in found] == ["pq", "sdr"]
+    sources = [box.analyze(media_dir / "clips" / name, AnalyzeConfig()).source for name in names]
+    assert [source["transfer"] for source in sources] == ["pq", "sdr"]
 
 
 def test_a_rotated_file_looks_like_its_upright_original(box, media_dir: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import struct
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from pipeline.config import AnalyzeConfig
 from pipeline.errors import MediaError
 from pipeline.media import stills
-from pipeline.sandbox.sandbox import Sandbox
+from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 
 ANALYZE = AnalyzeConfig()
 LIMIT = 100_000_000
@@ -20,7 +21,7 @@ LIMIT = 100_000_000
 
 @pytest.fixture(scope="module")
 def box():
-    with Sandbox(deadline_s=60.0) as sandbox:
+    with Sandbox(replace(DEFAULT_LIMITS, deadline_s=60.0)) as sandbox:
         yield sandbox
 
 

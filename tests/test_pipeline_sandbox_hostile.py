@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from pipeline.engine.runner import LocalExecutor
 from pipeline.errors import MediaError
 from pipeline.progress import silent
 from pipeline.sandbox.confine import has_landlock
-from pipeline.sandbox.sandbox import Sandbox
+from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import judge_corpus
@@ -33,7 +34,7 @@ IN_OPEN = 0x20
 
 @pytest.fixture(scope="module")
 def box() -> Iterator[Sandbox]:
-    with Sandbox(deadline_s=30.0) as box:
+    with Sandbox(replace(DEFAULT_LIMITS, deadline_s=30.0)) as box:
         yield box
 
 
@@ -169,7 +170,7 @@ def test_every_bad_file_ends_as_its_truth_says(media_dir: Path, tmp_path: Path) 
 def test_the_child_has_no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     with Sandbox() as box:
-        environment = Path(f"/proc/{box._running().pid}/environ").read_bytes()
+        environment = Path(f"/proc/{box.pid}/environ").read_bytes()
     assert b"PATH=" in environment
     assert b"AWS_" not in environment
 

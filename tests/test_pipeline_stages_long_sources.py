@@ -1,4 +1,4 @@
-"""A long source in parts gives the rows of one pass; whatever could make them differ is decoded in one."""
+"""A long source in pieces gives the rows of one pass; whatever could make them differ is decoded in one."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,21 +9,22 @@ import pytest
 from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
+from pipeline.engine.stage import Failure, Task
 from pipeline.errors import MediaError
 from pipeline.onepass.candidates import LOOK_BACK_S, Chooser
 from pipeline.progress import silent
-from pipeline.sandbox.sandbox import Sandbox
+from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.shots.descriptor import DIMENSIONS
 from pipeline.sources.discover import discover
-from pipeline.stages import long_sources as segments
-from pipeline.stages.analyze import analyze_corpus
+from pipeline.stages.analyze import AnalyzeStage, analyze_corpus
+from pipeline.stages.long_sources import join_pieces, make_pieces
 
 SECOND = replace(AnalyzeConfig(), segment_s=5.0, segment_min_mb=0.0)
 
 
 @pytest.fixture(scope="module")
 def box():
-    with Sandbox(deadline_s=60.0) as sandbox:
+    with Sandbox(replace(DEFAULT_LIMITS, deadline_s=60.0)) as sandbox:
         yield sandbox
 
 
@@ -45,25 +46,27 @@ def long_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_parts_join_to_the_rows_of_one_pass(box: Sandbox, long_file: Path) -> None:
-    parts = box.count_parts(long_file, SECOND)
-    packed = [box.watch_part(long_file, SECOND, k, parts) for k in range(parts)]
-    assert parts == 5
-    assert box.join_parts(long_file, SECOND, list(map(len, packed)), packed) == box.analyze(long_file, SECOND)
+def test_pieces_join_to_the_rows_of_one_pass(box: Sandbox, long_file: Path) -> None:
+    pieces = box.count_pieces(long_file, SECOND)
+    packed = [box.watch_piece(long_file, SECOND, k, pieces) for k in range(pieces)]
+    assert pieces == 5
+    assert box.join_pieces(long_file, SECOND, list(map(len, packed)), packed) == box.analyze(
+        long_file, SECOND
+    )
 
 
-def test_parts_that_do_not_fit_are_refused(box: Sandbox, long_file: Path) -> None:
-    parts = box.count_parts(long_file, SECOND)
-    packed = [box.watch_part(long_file, SECOND, k, parts) for k in range(parts)]
+def test_pieces_that_do_not_fit_are_refused(box: Sandbox, long_file: Path) -> None:
+    pieces = box.count_pieces(long_file, SECOND)
+    packed = [box.watch_piece(long_file, SECOND, k, pieces) for k in range(pieces)]
     with pytest.raises(MediaError, match="other frames"):
-        box.join_parts(
+        box.join_pieces(
             long_file,
             SECOND,
             [len(p) for p in packed if p is not packed[1]],
             [packed[0], packed[2], *packed[3:]],
         )
     with pytest.raises(MediaError, match="shorter"):
-        box.watch_part(long_file, SECOND, parts + 1, parts + 3)
+        box.watch_piece(long_file, SECOND, pieces + 1, pieces + 3)
 
 
 def analyzed(folder: Path, out: Path, config: AnalyzeConfig) -> Corpus:
@@ -74,28 +77,33 @@ def analyzed(folder: Path, out: Path, config: AnalyzeConfig) -> Corpus:
     return corpus
 
 
-@pytest.mark.parametrize("trusted", [True, False])
-def test_a_run_in_parts_leaves_the_same_corpus(
-    long_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: bool
-) -> None:
+def test_a_run_in_pieces_leaves_the_same_corpus(long_file: Path, tmp_path: Path) -> None:
     whole = analyzed(long_file.parent, tmp_path / "a", replace(SECOND, segment_s=0.0))
-    joins: list[object] = []
-    join = segments.join_segments
-
-    def spy(storage, paths, *rest):  # type: ignore[no-untyped-def]
-        if not trusted:
-            storage.write_bytes(paths[1], b"")
-        joins.append(join(storage, paths, *rest))
-        return joins[-1]
-
-    monkeypatch.setattr("pipeline.stages.analyze.join_segments", spy)
     cut = analyzed(long_file.parent, tmp_path / "b", SECOND)
-    assert len(joins) == 1
-    assert hasattr(joins[0], "clips") == trusted
     assert cut.fingerprints() == whole.fingerprints()
     for name in ("sources", "clips", "strips"):
         assert getattr(cut, name)().equals(getattr(whole, name)()), name
     assert cut.storage.list("segments") == []
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_the_stage_joins_pieces_and_does_without_those_it_cannot_trust(
+    box: Sandbox, long_file: Path, tmp_path: Path, trusted: bool
+) -> None:
+    corpus, inputs = Corpus(str(tmp_path)), discover([str(long_file.parent)]).inputs
+    paths = make_pieces(corpus, [inputs], SECOND, "key", LocalExecutor(), lambda *_: None)
+    ((source_key, of_source),) = paths.items()
+    assert len(of_source) == 5
+    if not trusted:
+        corpus.storage.write_bytes(of_source[1], b"")
+    joined = join_pieces(corpus.storage, of_source, long_file, SECOND, box)
+    assert isinstance(joined, Failure) != trusted
+    by_pieces, at_once = (
+        AnalyzeStage(SECOND, root=str(tmp_path), pieces=pieces) for pieces in ({source_key: of_source}, {})
+    )
+    for stage in (by_pieces, at_once):
+        stage.setup()
+    assert by_pieces.process(Task(key="k", inputs=inputs)) == at_once.process(Task(key="k", inputs=inputs))
 
 
 REAL = ["clips/bbb30s_720p.webm", "clips/cockatoo_720p.mp4", "montages/m02_dissolve_640x360_24.mp4"]
@@ -103,13 +111,24 @@ REAL = ["clips/bbb30s_720p.webm", "clips/cockatoo_720p.mp4", "montages/m02_disso
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
-def test_real_files_in_parts_give_the_rows_of_one_pass(box: Sandbox, media_dir: Path, name: str) -> None:
-    parts = box.count_parts(media_dir / name, SECOND)
-    packed = [box.watch_part(media_dir / name, SECOND, k, parts) for k in range(parts)]
-    assert parts > 2
-    assert box.join_parts(media_dir / name, SECOND, list(map(len, packed)), packed) == box.analyze(
+def test_real_files_in_pieces_give_the_rows_of_one_pass(box: Sandbox, media_dir: Path, name: str) -> None:
+    pieces = box.count_pieces(media_dir / name, SECOND)
+    packed = [box.watch_piece(media_dir / name, SECOND, k, pieces) for k in range(pieces)]
+    assert pieces > 2
+    assert box.join_pieces(media_dir / name, SECOND, list(map(len, packed)), packed) == box.analyze(
         media_dir / name, SECOND
     )
+
+
+def test_both_sides_of_a_gap_are_candidates_in_whichever_batch_they_fall() -> None:
+    grids = np.full((60, DIMENSIONS), 90, np.uint8)  # a still picture: nothing else makes a candidate here
+    for batch in (7, 30, 60):
+        chooser, candidates = Chooser(), set()
+        for at in range(0, 60, batch):
+            times_s = (np.arange(at, min(at + batch, 60)) / 25).tolist()
+            candidates |= set(chooser.choose(times_s, grids[at : at + batch], [30]))
+        assert {29, 30} <= candidates
+        assert 28 not in candidates
 
 
 def test_candidates_depend_on_what_lies_just_before_them_only() -> None:
@@ -119,12 +138,12 @@ def test_candidates_depend_on_what_lies_just_before_them_only() -> None:
     times_s = np.arange(len(grids)) / 25
 
     def chosen(start: int, batch: int) -> dict[int, bool]:
-        chooser, found = Chooser(opens=start == 0), {}
+        chooser, candidates = Chooser(opens=start == 0), {}
         for at in range(start, len(grids), batch):
             part = slice(at, min(at + batch, len(grids)))
-            for k, close in chooser.choose(times_s[part].tolist(), grids[part], []).items():
-                found.setdefault(at + k, close)
-        return found
+            for frame, close in chooser.choose(times_s[part].tolist(), grids[part], []).items():
+                candidates.setdefault(start + frame, close)
+        return candidates
 
     whole = chosen(0, 8)
     assert chosen(0, 1) == chosen(0, 100) == whole

@@ -14,7 +14,7 @@ from pipeline.corpus.corpus import JUDGED_PATH, Corpus
 from pipeline.corpus.shards import ShardReader
 from pipeline.engine.runner import LocalExecutor, Receipt, RunSummary
 from pipeline.engine.stage import Stage, Task
-from pipeline.errors import FormatError, ModelError
+from pipeline.errors import FormatError, MediaError, ModelError
 from pipeline.progress import silent
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
@@ -151,6 +151,25 @@ def test_a_source_that_vanished_is_a_failed_row_with_a_reason(judged_root: Path)
     assert lost[0]["reason"] == "no such file"
     assert len(part) == task.inputs.num_rows
     assert result.counts == {"ok": len(part) - 1, "failed": 1}
+
+
+def test_the_analysis_limits_hold_for_encode_and_verify(root: Path) -> None:
+    tight = replace(CONFIG, analyze=replace(CONFIG.analyze, max_pixels=1000))
+    fresh = root.with_name("fresh")
+    shutil.copytree(root, fresh, ignore=shutil.ignore_patterns("latents"))
+    assert encode(fresh, tight).counts["ok"] == 0
+    rows = Corpus(str(fresh)).storage.list(f"{LATENTS}/parts", ".parquet")
+    reasons = {
+        row["reason"].split(":")[0]
+        for name in rows
+        for row in tables.from_parquet(
+            (fresh / LATENTS / "parts" / name).read_bytes(), tables.INDEX
+        ).to_pylist()
+    }
+    assert reasons == {"too many pixels"}
+    assert encode(root, tight).counts.get("failed", 0) == 0  # limits are no part of a key: nothing is open
+    with pytest.raises(MediaError, match="too many pixels"):
+        verify(Corpus(str(root)), "default", decode_back=1)
 
 
 def test_verify_sees_one_flipped_byte_and_a_stray_tar(root: Path) -> None:

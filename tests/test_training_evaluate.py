@@ -1,5 +1,6 @@
 """Evaluation: facts are read back alike from generated and from true videos; texts are embedded once."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from captioner.filmstrip import Filmstrip
 from captioner.names import Caption
+from pipeline.config import AnalyzeConfig
 from pipeline.engine.stage import Failure
 from pipeline.errors import ModelError
+from pipeline.media.strips import strip_frames, strip_picture
 from pipeline.toyworld.facts import parse_facts, score_all
 from training.rng import keyed_normal
 from training.run.evaluate import draw_sheet, evaluate, filmstrip, read_facts
@@ -44,6 +47,15 @@ def test_a_filmstrip_runs_from_the_first_frame_to_the_last() -> None:
     assert (strip.kind, len(strip.frames), strip.times_s[0], strip.times_s[-1]) == ("video", 8, 0.0, 2.0)
     still = filmstrip(np.zeros((1, 64, 96, 3), np.uint8), 8.0)
     assert (still.kind, len(still.frames), still.times_s) == ("image", 1, (0.0,))
+
+
+def test_a_filmstrip_is_made_as_the_analysis_makes_it() -> None:
+    frames = np.random.default_rng(1).integers(0, 255, (2, 300, 400, 3), np.uint8)
+    config = AnalyzeConfig()
+    pictures = [strip_picture(frame, config.strip_long_px) for frame in frames]
+    wanted = strip_frames(pictures, (0, 0, 400, 300), (400, 300), config.strip_quality)
+    assert list(filmstrip(frames, 8.0).frames) == wanted
+    assert Image.open(io.BytesIO(wanted[0])).size == (256, 192)
 
 
 def test_the_sheet_shows_each_sample_above_its_truth(tmp_path: Path) -> None:

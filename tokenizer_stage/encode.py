@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config import Config, EncodeConfig
+from pipeline.config import Config, DecodeLimits, EncodeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import has_failed
@@ -29,7 +29,7 @@ from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.errors import MediaError, ModelError
 from pipeline.progress import Progress
-from pipeline.sandbox.sandbox import Sandbox
+from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.settings import fingerprint
 from pipeline.storage import Storage
 from pipeline.uris import local_path
@@ -57,10 +57,12 @@ RECORD_COLUMNS = (
 @dataclass(slots=True, kw_only=True)
 class EncodeStage:
     """Encodes planned shards. `vae_sha256` is the VAE that the plan was made for. A latent that the shard's
-    present tar below `root` holds already, made of the same clip by the same encoder, is kept."""
+    present tar below `root` holds already, made of the same clip by the same encoder, is kept. `limits` say
+    how files are decoded, never what comes of it: they are no part of a key."""
 
     config: EncodeConfig
     vae_sha256: str
+    limits: DecodeLimits = DEFAULT_LIMITS
     root: str = ""
     name: str = "encode"
     version: int = STAGE_VERSION
@@ -71,7 +73,7 @@ class EncodeStage:
     def setup(self) -> None:
         from tokenizer_stage.vae.names import load_vae
 
-        self._vae, self._box = load_vae(self.config.vae), Sandbox()
+        self._vae, self._box = load_vae(self.config.vae), Sandbox(self.limits)
         if self._vae.weights_sha256 != self.vae_sha256:
             raise ModelError(
                 f"VAE {self.config.vae} here has weights {self._vae.weights_sha256[:12]}…",
@@ -177,7 +179,12 @@ def encode_corpus(
     done = _drop_stale(latents, tasks)
     if retry_failed:
         done -= _drop_failed(latents, done)
-    stage = EncodeStage(config=config.encode, vae_sha256=vae.weights_sha256, root=corpus.root)
+    stage = EncodeStage(
+        config=config.encode,
+        vae_sha256=vae.weights_sha256,
+        limits=config.analyze.limits(),
+        root=corpus.root,
+    )
     info = LatentsInfo(
         vae=config.encode.vae,
         vae_sha256=vae.weights_sha256,

@@ -106,7 +106,7 @@ def _decode_back(corpus: Corpus, reader: ShardReader, count: int) -> tuple[dict[
     chosen = [rows[i] for i in sorted({n * len(rows) // count for n in range(min(count, len(rows)))})]
     psnrs_db: list[float] = []
     errors: list[str] = []
-    with Sandbox() as box:
+    with Sandbox(corpus.config().analyze.limits()) as box:
         for row in chosen:
             clip = clips[row["clip_id"]]
             with local_path(clip["uri"]) as path:

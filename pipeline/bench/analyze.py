@@ -34,7 +34,7 @@ PHASES = {  # function → what it is called in the profile; the rest is decodin
     "measure": "signals of every frame",
     "choose": "choice of candidates",
     "small_rgb": "pictures of candidates",
-    "jpeg": "JPEG",
+    "encode_jpeg": "JPEG",
     "luma": "close-ups: scaling",
     "inspect": "close-ups: signals",
     "describe": "rows, hashes, filmstrips",
@@ -44,8 +44,8 @@ Cost = tuple[float, float]  # CPU seconds, wall seconds
 
 def bench_analyze(folders: Sequence[str], *, peer: bool = True) -> dict[str, Any]:
     """`ratio`: CPU of the whole analysis over bare decoding, files of 720p and above; the rest in details."""
-    found = [row["uri"] for row in discover(list(folders)).inputs.to_pylist()]
-    files = [file for file in found if not file.lower().endswith(STILLS)]
+    inputs = [row["uri"] for row in discover(list(folders)).inputs.to_pylist()]
+    files = [file for file in inputs if not file.lower().endswith(STILLS)]
     started = _scenedetect("version") if peer else (0.0, 0.0)
     rows: list[dict[str, Any]] = []
     left_out: list[dict[str, Any]] = []
@@ -67,18 +67,18 @@ def bench_analyze(folders: Sequence[str], *, peer: bool = True) -> dict[str, Any
 def lines(result: dict[str, Any]) -> list[str]:
     """The result for people."""
     details = result["details"]
-    shown = [f"{'file':44s} {'frames':>6s} {'bare s':>7s} {'whole s':>7s} {'ratio':>6s} {'peer':>6s}"]
+    table = [f"{'file':44s} {'frames':>6s} {'bare s':>7s} {'whole s':>7s} {'ratio':>6s} {'peer':>6s}"]
     for row in details["files"]:
         peer = f"{row['peer_ratio']:6.1f}" if "peer_ratio" in row else f"{'-':>6s}"
         numbers = f"{row['frames']:6d} {row['bare_cpu_s']:7.3f} {row['whole_cpu_s']:7.3f} {row['ratio']:6.2f}"
-        shown.append(f"{Path(row['file']).name[:44]:44s} {numbers} {peer}")
+        table.append(f"{Path(row['file']).name[:44]:44s} {numbers} {peer}")
     for name, label in (("high", f"{HIGH_PX}p and above"), ("low", f"below {HIGH_PX}p")):
         if total := details.get(name):
             peer = f", the peer's way {total['peer_ratio']} times the whole" if "peer_ratio" in total else ""
-            shown.append(f"{label}: whole {total['ratio']} times bare (wall {total['wall_ratio']}){peer}")
-            shown += [f"  {share:6.1%}  {phase}" for phase, share in total["profile"].items()]
-    shown += [f"left out: {Path(row['file']).name}: {row['reason']}" for row in details["left_out"]]
-    return shown
+            table.append(f"{label}: whole {total['ratio']} times bare (wall {total['wall_ratio']}){peer}")
+            table += [f"  {share:6.1%}  {phase}" for phase, share in total["profile"].items()]
+    table += [f"left out: {Path(row['file']).name}: {row['reason']}" for row in details["left_out"]]
+    return table
 
 
 def _total(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

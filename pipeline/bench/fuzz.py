@@ -71,7 +71,7 @@ def _drop_chunk(draw: random.Random, data: bytearray) -> None:
 
 def _grow_numbers(draw: random.Random, data: bytearray) -> None:
     """The 32-bit numbers behind some four-letter names (boxes, chunks) become huge."""
-    names = [found.start() for found in re.finditer(rb"[a-zA-Z ]{4}", data[:200_000])]
+    names = [name.start() for name in re.finditer(rb"[a-zA-Z ]{4}", data[:200_000])]
     for at in draw.sample(names, min(len(names), draw.randint(1, 4))):
         at += draw.choice((-4, 4, 8, 12, 16, 20))
         if 0 <= at <= len(data) - 4:
@@ -126,7 +126,7 @@ def bench_fuzz(
     slowest: dict[str, Any] = {"seconds": 0.0}
     with (
         tempfile.TemporaryDirectory(prefix="framemill-fuzz-") as folder,
-        Sandbox(deadline_s=deadline_s, memory_gb=memory_gb) as box,
+        Sandbox(config.limits()) as box,
     ):
         for number in range(count):
             source, case = Path(draw.choice(inputs)), draw.getrandbits(48)
@@ -136,12 +136,12 @@ def bench_fuzz(
             started = time.monotonic()
             outcome = _outcome(box, path, config)
             times_s.append(time.monotonic() - started)
-            named = {"file": source.name, "case": case, "how": how, "outcome": outcome}
+            mutant = {"file": source.name, "case": case, "how": how, "outcome": outcome}
             outcomes[outcome.split(":")[0]] += 1
             if not outcome.startswith(("ok", "salvaged", "refused")):
-                costly.append(named)
+                costly.append(mutant)
             if times_s[-1] > slowest["seconds"]:
-                slowest = {"seconds": round(times_s[-1], 2), **named}
+                slowest = {"seconds": round(times_s[-1], 2), **mutant}
             progress(number + 1, count, dict(outcomes))
         confined = list(box.confined)
     peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20

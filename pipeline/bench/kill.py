@@ -116,7 +116,7 @@ def _killed_run(media: str, out: Path, victim: str, executor: str, after_s: floa
     while run.poll() is None and not killed:
         time.sleep(0.05)
         if time.monotonic() >= hits_at:
-            for pid in _found(victim, run.pid)[:1]:
+            for pid in _victims(victim, run.pid)[:1]:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
                     killed = True
@@ -133,11 +133,11 @@ def _killed_run(media: str, out: Path, victim: str, executor: str, after_s: floa
     return ended
 
 
-def _found(victim: str, driver: int) -> list[int]:
+def _victims(victim: str, driver: int) -> list[int]:
     """The pids of a run's victims."""
     if victim.endswith("driver"):
         return [driver]
-    found, families = [], _families()
+    pids, families = [], _families()
     below = list(families.get(driver, ()))
     while below:
         pid, command = below.pop(0)
@@ -145,8 +145,8 @@ def _found(victim: str, driver: int) -> list[int]:
         # Actors of the pool and processes of single tasks; idle ones are called ray::IDLE.
         worker = command.startswith(b"ray::") and b"IDLE" not in command and b"Worker" in command
         if (command.split(b"\0")[0].endswith(b"/raylet")) if victim == "raylet" else worker:
-            found.append(pid)
-    return found
+            pids.append(pid)
+    return pids
 
 
 def _families() -> dict[int, list[tuple[int, bytes]]]:

@@ -1,8 +1,9 @@
-"""A source of hours: how much memory a worker needs, and whether its parts give the tables of one pass.
+"""A source of hours: how much memory a worker needs, and whether its pieces give the tables of one pass.
 
-In: a video to loop. Out: peak memory (resident, GB) of each child that decodes a part; of a worker of the
-analyze stage and its child together, that joins the parts and one that decodes the whole, tables included;
-wall seconds; whether their tables are the same bytes. The parts are decoded all at once, a child each.
+In: a video to loop. Out: peak memory (resident, GB) of each child that decodes a piece; of a worker of the
+analyze stage and its child together, that joins the pieces and one that decodes the whole, tables included;
+wall seconds; whether their tables are the same bytes. The pieces are decoded all at once, a child each; in
+the figures they are `parts`, as in the command's --parts.
 """
 
 import io
@@ -35,7 +36,7 @@ DEADLINE_S = 6 * 3600.0
 SOURCE_KEY = "0123456789abcdef"
 
 
-def bench_long(media: str, *, hours: float, parts: int) -> dict[str, Any]:
+def bench_long(media: str, *, hours: float, pieces: int) -> dict[str, Any]:
     """`ratio`: the largest worker's peak memory over LIMIT_GB."""
     if not Path(media).is_file():
         raise UsageError(f"no file {media}", expected="a video to loop")
@@ -43,14 +44,14 @@ def bench_long(media: str, *, hours: float, parts: int) -> dict[str, Any]:
         root = Path(folder)
         command = [sys.executable, "-m", "pipeline.bench.long", media, _source(root), str(hours * 3600)]
         subprocess.run(command, check=True, cwd=Path(__file__).resolve().parents[2])
-        config = replace(AnalyzeConfig(), segment_s=hours * 3600 / parts, deadline_s=DEADLINE_S)
+        config = replace(AnalyzeConfig(), segment_s=hours * 3600 / pieces, deadline_s=DEADLINE_S)
         (root / PIECES_FOLDER).mkdir()
         began = time.monotonic()
-        with ThreadPoolExecutor(parts) as pool:
-            peaks_gb = list(pool.map(partial(_watch, root, config, parts), range(parts)))
-        parts_s = time.monotonic() - began
+        with ThreadPoolExecutor(pieces) as pool:
+            peaks_gb = list(pool.map(partial(_watch, root, config, pieces), range(pieces)))
+        pieces_s = time.monotonic() - began
         with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            joined, whole = (pool.apply(_work, (root, config, n)) for n in (parts, 0))
+            joined, whole = (pool.apply(_work, (root, config, n)) for n in (pieces, 0))
     source, clips = (pq.read_table(io.BytesIO(whole["tables"][n])) for n in ("sources", "clips"))
     details = {
         "frames": source["frames"][0].as_py(),
@@ -60,7 +61,7 @@ def bench_long(media: str, *, hours: float, parts: int) -> dict[str, Any]:
         "parts_peak_gb": peaks_gb,
         "join_peak_gb": joined["peak_gb"],
         "one_pass_peak_gb": whole["peak_gb"],
-        "parts_s": round(parts_s, 1),
+        "parts_s": round(pieces_s, 1),
         "join_s": joined["seconds"],
         "one_pass_s": whole["seconds"],
     }
@@ -68,17 +69,17 @@ def bench_long(media: str, *, hours: float, parts: int) -> dict[str, Any]:
     return {"name": "long", "ratio": ratio, "against": f"{LIMIT_GB} GB a worker", "details": details}
 
 
-def _watch(root: Path, config: AnalyzeConfig, parts: int, part: int) -> float:
-    with Sandbox(deadline_s=DEADLINE_S) as box:
-        (root / _part(part)).write_bytes(box.watch_part(_source(root), config, part, parts))
+def _watch(root: Path, config: AnalyzeConfig, pieces: int, piece: int) -> float:
+    with Sandbox(config.limits()) as box:
+        (root / _piece(piece)).write_bytes(box.watch_piece(_source(root), config, piece, pieces))
         status = Path(f"/proc/{box.pid}/status").read_text()
         return round(_gb(status, "VmHWM"), 3)
 
 
-def _work(root: Path, config: AnalyzeConfig, parts: int) -> dict[str, Any]:
-    """What one worker makes of the source, from `parts` parts or, when 0, in one pass."""
-    segments = {SOURCE_KEY: tuple(map(_part, range(parts)))} if parts else {}
-    stage = AnalyzeStage(config, root=str(root), segments=segments)
+def _work(root: Path, config: AnalyzeConfig, pieces: int) -> dict[str, Any]:
+    """What one worker makes of the source, from `pieces` pieces or, when 0, in one pass."""
+    paths = {SOURCE_KEY: tuple(map(_piece, range(pieces)))} if pieces else {}
+    stage = AnalyzeStage(config, root=str(root), pieces=paths)
     row = {"source_key": [SOURCE_KEY], "uri": [_source(root)], "size_bytes": [0], "mtime_ns": [0]}
     stage.setup()
     resident, began = _Resident(), time.monotonic()
@@ -122,16 +123,16 @@ def _resident_gb(process: int) -> float:
 
 
 def _gb(status: str, name: str) -> float:
-    found = re.search(rf"{name}:\s+(\d+) kB", status)
-    return int(found[1]) / 2**20 if found else 0.0
+    line = re.search(rf"{name}:\s+(\d+) kB", status)
+    return int(line[1]) / 2**20 if line else 0.0
 
 
 def _source(root: Path) -> str:
     return str(root / "long.mkv")
 
 
-def _part(part: int) -> str:
-    return f"{PIECES_FOLDER}/{part}"
+def _piece(piece: int) -> str:
+    return f"{PIECES_FOLDER}/{piece}"
 
 
 if __name__ == "__main__":  # in a process of its own: it touches a codec

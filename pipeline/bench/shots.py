@@ -24,7 +24,7 @@ from pipeline.shots import detectors
 from pipeline.shots.transnet import HEIGHT_PX, WIDTH_PX
 
 HARD_TOLERANCE, GRADUAL_TOLERANCE = 1, 2  # frames
-Found = tuple[int, int, str]  # first frame touched, first frame of the new shot, kind
+Detection = tuple[int, int, str]  # first frame touched, first frame of the new shot, kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,42 +42,42 @@ class Score:
     """Counts over files; the ratios of nothing are 1."""
 
     hard_right: int = 0
-    hard_found: int = 0
+    hard_said: int = 0
     hard_true: int = 0
     gradual_right: int = 0
     gradual_true: int = 0
     gradual_false: int = 0
     gradual_typed: int = 0  # found by a boundary that says it is gradual
 
-    def add(self, found: Sequence[Found], truth: Truth) -> None:
+    def add(self, detections: Sequence[Detection], truth: Truth) -> None:
         """Counts one file's boundaries."""
         reach = [(a - GRADUAL_TOLERANCE, b + GRADUAL_TOLERANCE) for a, b in truth.gradual]
         self.gradual_true += len(reach)
-        kinds = [{kind for f, t, kind in found if f <= b and a <= t} for a, b in reach]
+        kinds = [{kind for f, t, kind in detections if f <= b and a <= t} for a, b in reach]
         self.gradual_right += sum(bool(k) for k in kinds)
         self.gradual_typed += sum(bool(k - {"cut"}) for k in kinds)
         self.hard_true += len(truth.hard)
         left = list(truth.hard)
-        for first, frame, kind in found:
+        for first, frame, kind in detections:
             near = [h for h in left if abs(h - frame) <= HARD_TOLERANCE]
             soft = any(first <= b and a <= frame for a, b in reach)
             excused = any(first - GRADUAL_TOLERANCE <= i <= frame + GRADUAL_TOLERANCE for i in truth.ignored)
             if kind == "cut" and near:
                 left.remove(min(near, key=lambda h: abs(h - frame)))
                 self.hard_right += 1
-                self.hard_found += 1
+                self.hard_said += 1
             elif soft or excused:
                 continue
             elif kind == "cut":
-                self.hard_found += 1
+                self.hard_said += 1
             else:
                 self.gradual_false += 1
 
     def figures(self) -> dict[str, float]:
-        hard = _ratio(self.hard_right, self.hard_found), _ratio(self.hard_right, self.hard_true)
-        gradual_found = self.gradual_right + self.gradual_false
+        hard = _ratio(self.hard_right, self.hard_said), _ratio(self.hard_right, self.hard_true)
+        gradual_said = self.gradual_right + self.gradual_false
         gradual = (
-            _ratio(self.gradual_right, gradual_found),
+            _ratio(self.gradual_right, gradual_said),
             _ratio(self.gradual_right, self.gradual_true),
         )
         return {
@@ -116,9 +116,9 @@ def bench_shots(media: str, truth_file: str) -> dict[str, Any]:
         with contextlib.ExitStack() as stack:
             net: list[detectors.TransNet] = []  # started with the first file
 
-            def transnet(file: str) -> list[Found]:
+            def transnet(file: str) -> list[Detection]:
                 if not net:
-                    net.append(stack.enter_context(detectors.TransNet()))
+                    net.append(stack.enter_context(detectors.TransNet(box.limits.deadline_s)))
                 return _transnet(net[0], box, Path(media) / file)
 
             details["transnetv2"] = _attempt("transnetv2", truths, transnet)
@@ -156,14 +156,16 @@ def read_truth(path: Path) -> Iterator[Truth]:
         )
 
 
-def _score(truths: Sequence[Truth], detect: Callable[[str], Sequence[Found]]) -> dict[str, Any]:
+def _score(truths: Sequence[Truth], detect: Callable[[str], Sequence[Detection]]) -> dict[str, Any]:
     score = Score()
     for truth in truths:
         score.add(detect(truth.file), truth)
     return score.figures()
 
 
-def _attempt(name: str, truths: Sequence[Truth], detect: Callable[[str], Sequence[Found]]) -> dict[str, Any]:
+def _attempt(
+    name: str, truths: Sequence[Truth], detect: Callable[[str], Sequence[Detection]]
+) -> dict[str, Any]:
     """The score, or why there is none: a detector that is not installed, or that died."""
     try:
         detectors.check(name)
@@ -172,13 +174,13 @@ def _attempt(name: str, truths: Sequence[Truth], detect: Callable[[str], Sequenc
         return {"skipped": str(error)}
 
 
-def _framemill(box: Sandbox, path: Path) -> list[Found]:
+def _framemill(box: Sandbox, path: Path) -> list[Detection]:
     clips = sorted(box.analyze(path, AnalyzeConfig()).clips, key=lambda c: int(c["start_frame"]))
     pairs = [(a, b) for a, b in itertools.pairwise(clips) if b["boundary_in"] != "stride"]
     return [(a["end_frame"], b["start_frame"], b["boundary_in"]) for a, b in pairs]
 
 
-def _scenedetect(name: str, path: Path) -> list[Found]:
+def _scenedetect(name: str, path: Path) -> list[Detection]:
     """As its users call it: its own reader, its own defaults."""
     import scenedetect
 
@@ -186,6 +188,6 @@ def _scenedetect(name: str, path: Path) -> list[Found]:
     return [(start.frame_num, start.frame_num, "cut") for start, _ in scenes[1:]]
 
 
-def _transnet(net: detectors.TransNet, box: Sandbox, path: Path) -> list[Found]:
+def _transnet(net: detectors.TransNet, box: Sandbox, path: Path) -> list[Detection]:
     frames = box.thumbnails(path, width_px=WIDTH_PX, height_px=HEIGHT_PX)
     return [(b.first, b.frame, b.kind) for b in net.boundaries(frames)]

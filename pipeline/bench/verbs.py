@@ -69,7 +69,7 @@ def bench_long(args: Args) -> int:
     """A looped source of hours: memory of each worker, and its parts against one pass."""
     from pipeline.bench.long import bench_long as bench
 
-    show(args, bench(args.media, hours=args.hours, parts=args.parts))
+    show(args, bench(args.media, hours=args.hours, pieces=args.parts))
     return 0
 
 

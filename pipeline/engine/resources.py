@@ -71,8 +71,13 @@ def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:
     environment.setdefault(WAIT_POLICY, "PASSIVE")
 
 
+def thread_settings(cpus: float) -> dict[str, str]:
+    """The environment of a process that computes on `cpus` cores (part of one counts as one)."""
+    return {WAIT_POLICY: "PASSIVE", **dict.fromkeys(THREAD_COUNTS, str(threads_for(cpus)))}
+
+
 def set_threads(environment: MutableMapping[str, str], cpus: float) -> None:
-    """The settings of a process that computes on `cpus` cores (part of one counts as one)."""
+    """Puts these settings into an environment, but the wait policy where it has one."""
     let_waiting_threads_sleep(environment)
     environment.update(dict.fromkeys(THREAD_COUNTS, str(threads_for(cpus))))
 

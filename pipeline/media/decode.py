@@ -24,6 +24,8 @@ FORMATS = (
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 HDR = {16: "pq", 18: "hlg"}  # transfer characteristics (ITU-T H.273): SMPTE ST 2084, ARIB STD-B67
+USUAL_FPS = 25.0  # of a stream that states neither a rate nor times, as FFmpeg takes it to be
+CLOCK_S = 1e-3  # times no further apart are one: Matroska and FLV count in milliseconds
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
 
 
@@ -43,7 +45,8 @@ def probe(path: str | Path) -> MediaInfo:
 def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = THREADS) -> Iterator[Frame]:
     """Every good frame, in order, with strictly increasing times that begin at 0.
 
-    `damage` is filled as it goes. After damage everything up to the next keyframe is left out; which frames
+    `damage` is filled as it goes, to be read when the frames have ended; a frame says itself when it follows
+    a gap (`after_gap`). After damage everything up to the next keyframe is left out; which frames
     those are depends on the thread count, so a caller that sees damage decodes again with `threads=1`.
     """
     if stills.is_animation(path):
@@ -78,20 +81,28 @@ def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator
             raise MediaError(f"cannot seek: {error.strerror}") from error
         damage, scaler, last_s = Damage(), Scaler(), -1.0
         for index, picture in enumerate(_decoded(container, stream, damage)):
-            shown_s = _seconds(picture)
+            own_s = _seconds(picture)
             if (
-                shown_s is None
+                own_s is None
                 or damage.dropped
                 or (picture.width, picture.height) != (first.width, first.height)
             ):
                 raise MediaError("damaged after a seek")
-            now_s = shown_s - origin_s
-            if now_s <= last_s or (index == 0 and not (picture.key_frame and now_s <= time_s + 1e-3)):
+            now_s = own_s - origin_s
+            if now_s <= last_s or (index == 0 and not (picture.key_frame and now_s <= time_s + CLOCK_S)):
                 raise MediaError("no keyframe to decode from")
             last_s = now_s
             yield Frame(index, now_s, _quarter(picture.rotation), picture, scaler)
         if damage.dropped:
             raise MediaError("damaged after a seek")
+
+
+def within(frames: Iterator[Frame], max_frames: int) -> Iterator[Frame]:
+    """The same frames; MediaError at the first beyond `max_frames`."""
+    for frame in frames:
+        if frame.index >= max_frames:
+            raise MediaError(f"more than {max_frames} frames", fix="--set analyze.max_frames=…")
+        yield frame
 
 
 def open_container(path: str | Path) -> av.container.InputContainer:
@@ -135,8 +146,8 @@ def _info(container: av.container.InputContainer, stream: av.VideoStream, rotati
         height=width if rotation % 180 else height,
         rotation=rotation % 360,
         fps=float(stream.average_rate or stream.guessed_rate or 0),
-        duration_s=float(declared),
-        length_s=float(declared) or whole_s,
+        stream_duration_s=float(declared),
+        container_duration_s=float(whole_s),
         has_audio=bool(container.streams.audio),
         transfer=HDR.get(stream.codec_context.color_trc, "sdr"),
     )
@@ -151,8 +162,8 @@ def _animation_info(path: str | Path) -> MediaInfo:
         height=height,
         rotation=0,
         fps=0.0,
-        duration_s=0.0,
-        length_s=0.0,
+        stream_duration_s=0.0,
+        container_duration_s=0.0,
         has_audio=False,
     )
 
@@ -196,8 +207,8 @@ def _decoded(
 
 
 def _timed(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[Frame]:
-    step_s = 1 / float(stream.average_rate or stream.guessed_rate or 25)
-    origin_s, last_s, size, lost, scaler = 0.0, -step_s, None, 0, Scaler()
+    step_s = 1 / float(stream.average_rate or stream.guessed_rate or USUAL_FPS)
+    origin_s, last_s, size, dropped, scaler = 0.0, -step_s, None, 0, Scaler()
     for index, picture in enumerate(_decoded(container, stream, damage)):
         if size is None:
             size = (picture.width, picture.height)
@@ -207,15 +218,14 @@ def _timed(container: av.container.InputContainer, stream: av.VideoStream, damag
                 f"picture size changes from {size[0]}x{size[1]} to {picture.width}x{picture.height}"
             )
             return
-        shown_s = _seconds(picture)
-        time_s = last_s + step_s if shown_s is None else shown_s - origin_s
+        own_s = _seconds(picture)
+        time_s = last_s + step_s if own_s is None else own_s - origin_s
         if index and time_s <= last_s:  # timestamps that stand still or start again
             time_s = last_s + step_s
         last_s = time_s if index else 0.0
-        if damage.dropped > lost and index:
-            damage.gaps.append(index)
-        lost = damage.dropped
-        yield Frame(index, last_s, _quarter(picture.rotation), picture, scaler)
+        after_gap = damage.dropped > dropped and index > 0
+        dropped = damage.dropped
+        yield Frame(index, last_s, _quarter(picture.rotation), picture, scaler, after_gap)
 
 
 def _seconds(picture: av.VideoFrame) -> float | None:

@@ -44,7 +44,8 @@ def write_video(
 
 
 def loop_video(path: str | Path, out: str | Path, duration_s: float) -> None:
-    """Writes the video stream of `path` over and over, packet by packet, for about `duration_s`."""
+    """Writes the video stream of `path` over and over, packet by packet, for about `duration_s`: a source of
+    hours for pipeline/bench/long.py, which stands below and may not touch a codec itself."""
     with open_container(path) as container:
         stream = video_stream(container, path)
         packets = [p for p in container.demux(stream) if p.size and p.pts is not None and p.dts is not None]

@@ -4,7 +4,7 @@ In: pictures of a codec. Out: upright pixels, converted only when asked for.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import av
 import numpy as np
@@ -26,18 +26,17 @@ class MediaInfo:
     height: int
     rotation: int  # degrees counter-clockwise, already applied to width and height
     fps: float  # 0 when the header has no rate
-    duration_s: float  # declared for the video stream; 0 when unknown
-    length_s: float  # the same, or else declared for the whole file
+    stream_duration_s: float  # what the header says of the video stream; 0 when it does not
+    container_duration_s: float  # and of the whole file, sound and late starts included; 0 when it does not
     has_audio: bool
     transfer: str = "sdr"  # or pq, hlg: high dynamic range, whose pictures are not tone-mapped
 
 
 @dataclass(slots=True, kw_only=True)
 class Damage:
-    """What a decode had to leave out."""
+    """What a decode had to leave out; complete when the decode has ended."""
 
     dropped: int = 0  # packets or frames that could not be trusted
-    gaps: list[int] = field(default_factory=list)  # indices of the frames that follow what was left out
     size_change: str = ""  # the picture size changed: the frames from there on are left out
 
 
@@ -79,6 +78,7 @@ class Frame:
     rotation: int
     picture: av.VideoFrame
     scaler: Scaler
+    after_gap: bool = False  # frames between the one before and this one were left out
 
     def yuv(self, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Upright planes at about this display size: luma [H, W], chroma [H/2, W/2] twice; 8 bit, full

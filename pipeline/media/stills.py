@@ -2,12 +2,13 @@
 
 In: a local path to a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file. Out: upright uint8 RGB [H, W, 3], one
 picture or, of an animated WebP or AVIF, one after another with their times. (Animated GIF and PNG are
-pipeline.media.decode's.) The EXIF orientation is applied, CMYK converted, 16 bits cut to 8, transparency
-laid over white; of a TIFF with many pages the first counts; colour profiles are not applied. Never: a
-picture of more pixels than allowed (refused from the header, before decoding), or a truncated one completed
-with grey.
+pipeline.media.decode's.) And pixels as the JPEG of filmstrips. The EXIF orientation is applied, CMYK
+converted, 16 bits cut to 8, transparency laid over white; of a TIFF with many pages the first counts; colour
+profiles are not applied. Never: a picture of more pixels than allowed (refused from the header, before
+decoding), or a truncated one completed with grey.
 """
 
+import io
 import re
 import struct
 import warnings
@@ -41,6 +42,8 @@ TURNS = {  # EXIF orientation → how to make the picture upright, degrees count
     7: (Image.Transpose.TRANSVERSE, 270),
     8: (Image.Transpose.ROTATE_90, 90),
 }
+
+JpegBytes = bytes | memoryview
 
 
 def is_still(path: str | Path) -> bool:
@@ -81,6 +84,25 @@ def header(path: str | Path) -> tuple[str, int, int]:
 def resize(pixels: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     """uint8 RGB [H, W, 3] at another size, antialiased."""
     return np.asarray(Image.fromarray(pixels).resize((width_px, height_px), Image.Resampling.BICUBIC))
+
+
+def encode_jpeg(pixels: np.ndarray, quality: int) -> bytes:
+    """uint8 RGB [H, W, 3] as JPEG, chroma at full size: the one encoder of filmstrips."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def decode_jpeg(data: JpegBytes) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of a JPEG that `encode_jpeg` has written."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def decode_luma(data: JpegBytes) -> np.ndarray:
+    """uint8 luma [H, W] of such a JPEG; its chroma is not decoded."""
+    picture = Image.open(io.BytesIO(data))
+    picture.draft("L", picture.size)
+    return np.asarray(picture)
 
 
 def _format(path: str | Path) -> str | None:

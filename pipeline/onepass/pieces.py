@@ -1,13 +1,13 @@
-"""A long source in parts: how many, one of them, and all of them joined. Runs in the sandbox's child.
+"""A long source in pieces: how many, one of them, and all of them joined. Runs in the sandbox's child.
 
-In: a local path, the analyze config, a part's number. Out: bytes of a part, or the same rows as one pass
+In: a local path, the analyze config, a piece's number. Out: bytes of a piece, or the same rows as one pass
 over the whole. Never: a guess: whatever could make the rows differ (damage, times that do not rise, a joint
 that does not fit) is a MediaError, and the caller decodes in one pass.
 
-Part k is the time from k to k + 1 times `segment_s`. Decoding begins at the keyframe LOOK_BACK_S or more
+Piece k is the time from k to k + 1 times `segment_s`. Decoding begins at the keyframe LOOK_BACK_S or more
 before it, so that each frame is judged with what came before (pipeline/onepass/candidates.py), and goes on
-past its end. The frames that two neighbours both saw must be equal: some streams give garbage after a seek,
-without any error.
+past its end. The frames that two neighbours both decoded must be equal: some streams give garbage after a
+seek, without any error.
 """
 
 import io
@@ -24,23 +24,23 @@ from pipeline.config import AnalyzeConfig
 from pipeline.corpus.tables import SourceAnalysis
 from pipeline.errors import MediaError
 from pipeline.media import decode as media
-from pipeline.media import stills
+from pipeline.media import stills, strips
 from pipeline.media.frames import Damage, Frame
-from pipeline.onepass import rows as onepass
 from pipeline.onepass.candidates import LOOK_BACK_S
-from pipeline.onepass.watch import Seen, between, join, jpeg, watch
+from pipeline.onepass.rows import describe
+from pipeline.onepass.watch import PassRecord, between, join, watch
 from pipeline.storage import Buffer
 
-LAST_LONGER = 0.1  # of a part: headers round up, and a sliver is not worth a seek
+LAST_LONGER = 0.1  # of a piece: headers round up, and a sliver is not worth a seek
 LENGTH = struct.Struct("<q")
 SHARED = 12  # frames on each side of a joint that are compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A pass over one part, and the times and descriptors of the frames around it."""
+class Piece:
+    """A pass over one piece, and the times and descriptors of the frames around it."""
 
-    seen: Seen
+    record: PassRecord
     lead_times_s: np.ndarray  # float64 [<= SHARED], before its first frame
     lead: np.ndarray  # uint8 [<= SHARED, DIMENSIONS]
     tail_times_s: np.ndarray  # after its last
@@ -49,71 +49,75 @@ class Part:
 
 def length_s(path: Path) -> float:
     """What the header of a video says; 0 for a still."""
-    return 0.0 if stills.is_still(path) else media.probe(path).length_s
+    if stills.is_still(path):
+        return 0.0
+    info = media.probe(path)
+    return info.stream_duration_s or info.container_duration_s
 
 
-def count_parts(path: Path, config: AnalyzeConfig) -> int:
-    """Into how many parts the file is cut, from what its header says."""
+def count_pieces(path: Path, config: AnalyzeConfig) -> int:
+    """Into how many pieces the file is cut, from what its header says."""
     if config.segment_s <= 0 or config.shots.detector != "default":
         return 1
     return max(1, math.ceil(length_s(path) / config.segment_s - LAST_LONGER))
 
 
-def watch_part(path: Path, config: AnalyzeConfig, part: int, parts: int) -> bytes:
-    """The pass over part `part` of `parts`, packed."""
+def watch_piece(path: Path, config: AnalyzeConfig, piece: int, pieces: int) -> bytes:
+    """The pass over piece `piece` of `pieces`, packed."""
     info, damage = media.probe(path), Damage()
-    start_s, end_s = part * config.segment_s, (part + 1) * config.segment_s
-    opens, ends = part == 0, part == parts - 1
+    start_s, end_s = piece * config.segment_s, (piece + 1) * config.segment_s
+    opens, ends = piece == 0, piece == pieces - 1
     if opens:
         frames = media.decode(path, damage, max_pixels=config.max_pixels)
     else:
         frames = media.decode_from(path, start_s - LOOK_BACK_S, max_pixels=config.max_pixels)
     if not ends:
         frames = _until(frames, end_s)
-    seen = watch(frames, info, config, damage, opens=opens, ends=ends)
-    if seen is None or damage.dropped or damage.size_change:
-        raise MediaError("this part is damaged or empty")
-    count = len(seen.times_s)
-    first = int(np.searchsorted(seen.times_s, start_s))
-    last = count if ends else int(np.searchsorted(seen.times_s, end_s))
+    record = watch(frames, info, config, opens=opens, ends=ends)
+    if record is None or damage.dropped or damage.size_change:
+        raise MediaError("this piece is damaged or empty")
+    count = len(record.times_s)
+    first = int(np.searchsorted(record.times_s, start_s))
+    last = count if ends else int(np.searchsorted(record.times_s, end_s))
     if first == last or (last == count) != ends:
         raise MediaError("the source is shorter than its header says")
     before, after = slice(max(0, first - SHARED), first), slice(last, count)
     return pack(
-        Part(
-            seen=between(seen, first, last),
-            lead_times_s=seen.times_s[before],
-            lead=seen.descriptors[before],
-            tail_times_s=seen.times_s[after],
-            tail=seen.descriptors[after],
+        Piece(
+            record=between(record, first, last),
+            lead_times_s=record.times_s[before],
+            lead=record.descriptors[before],
+            tail_times_s=record.times_s[after],
+            tail=record.descriptors[after],
         ),
         config.strip_quality,
     )
 
 
-def join_parts(path: Path, config: AnalyzeConfig, packed: Sequence[Buffer]) -> SourceAnalysis:
+def join_pieces(path: Path, config: AnalyzeConfig, packed: Sequence[Buffer]) -> SourceAnalysis:
     """The rows that one pass over the whole file would give."""
-    parts = [unpack(data) for data in packed]
-    for a, b in pairwise(parts):
-        _check(b.lead_times_s, b.lead, a.seen.times_s[-len(b.lead) :], a.seen.descriptors[-len(b.lead) :])
-        _check(a.tail_times_s, a.tail, b.seen.times_s[: len(a.tail)], b.seen.descriptors[: len(a.tail)])
-    whole = join([p.seen for p in parts])
-    del parts  # half of what lies in memory by now
-    return onepass.describe(media.probe(path), whole, config, Damage())
+    pieces = [unpack(data) for data in packed]
+    for a, b in pairwise(pieces):
+        _check(b.lead_times_s, b.lead, a.record.times_s[-len(b.lead) :], a.record.descriptors[-len(b.lead) :])
+        _check(a.tail_times_s, a.tail, b.record.times_s[: len(a.tail)], b.record.descriptors[: len(a.tail)])
+    whole = join([piece.record for piece in pieces])
+    del pieces  # half of what lies in memory by now
+    return describe(media.probe(path), whole, config, Damage())
 
 
-def pack(part: Part, quality: int) -> bytes:
+def pack(piece: Piece, quality: int) -> bytes:
     """The length of NumPy's own archive, the archive, the JPEGs."""
-    arrays = {f.name: getattr(part.seen, f.name) for f in fields(Seen)}
-    jpegs = [jpeg(picture, quality) for picture in arrays.pop("pictures")]
-    arrays |= {f.name: getattr(part, f.name) for f in fields(Part) if f.name != "seen"}
+    record = piece.record
+    arrays = {f.name: getattr(record, f.name) for f in fields(PassRecord) if f.name != "pictures"}
+    arrays |= {f.name: getattr(piece, f.name) for f in fields(Piece) if f.name != "record"}
+    jpegs = strips.encode_pictures(record.pictures, quality)
     arrays["jpeg_bytes"] = np.array([len(data) for data in jpegs], np.int64)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return b"".join([LENGTH.pack(buffer.tell()), buffer.getbuffer(), *jpegs])
 
 
-def unpack(data: Buffer) -> Part:
+def unpack(data: Buffer) -> Piece:
     """The pictures stay where they lie."""
     whole = memoryview(data)
     archive_end = LENGTH.size + LENGTH.unpack_from(whole)[0]
@@ -121,8 +125,8 @@ def unpack(data: Buffer) -> Part:
         arrays = dict(archive)
     ends = (archive_end + np.cumsum(arrays.pop("jpeg_bytes"))).tolist()
     jpegs = [whole[a:b] for a, b in pairwise([archive_end, *ends])]
-    around = {f.name: arrays.pop(f.name) for f in fields(Part) if f.name != "seen"}
-    return Part(seen=Seen(**(arrays | {"pictures": jpegs})), **around)
+    around = {f.name: arrays.pop(f.name) for f in fields(Piece) if f.name != "record"}
+    return Piece(record=PassRecord(**(arrays | {"pictures": jpegs})), **around)
 
 
 def _until(frames: Iterable[Frame], end_s: float) -> Iterator[Frame]:

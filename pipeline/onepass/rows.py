@@ -5,8 +5,8 @@ the columns that name the file. Never: a second decode (except to salvage a dama
 detector by name), a table, a corpus. The pass itself is pipeline/onepass/watch.py.
 """
 
-import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,127 +18,153 @@ from pipeline.corpus.tables import SourceAnalysis
 from pipeline.dedup.prints import clip_print
 from pipeline.errors import MediaError
 from pipeline.media import decode as media
-from pipeline.media import stills
+from pipeline.media import stills, strips
 from pipeline.media.frames import Damage, MediaInfo
 from pipeline.media.phash import perceptual_hash
-from pipeline.onepass.watch import CLOSE_LONG_PX, JpegBytes, Seen, between, fit, jpeg, watch
-from pipeline.shots import boundaries as shots
+from pipeline.onepass.watch import CLOSE_LONG_PX, PassRecord, between, watch
 from pipeline.shots import detectors
+from pipeline.shots.boundaries import Boundary, Shot, find_boundaries, split
+from pipeline.shots.descriptor import LUMA_CELLS, descriptors
 from pipeline.signals import bars, camera
 from pipeline.signals import measure as signals
 
-Rows = dict[str, Any]
+Row = dict[str, Any]
+# A step further than UNEVEN_STEP off the usual one is uneven: whole milliseconds are 6 % off at 60 a second,
+# a dropped frame 100 %. More than UNEVEN_SHARE of them are a variable rate, not an accident.
+UNEVEN_STEP, UNEVEN_SHARE = 0.25, 0.02
+RATE_OFF = 0.05  # a header's rate further off what was measured is not believed
+MAX_FPS = 1000.0  # above it what a header states is the clock of its times, not a rate
+# A file that ends before this share of its header's duration, less so many seconds, was cut off: headers
+# round, and count a late start.
+SHORT_SHARE, SHORT_S = 0.9, 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """What the times of a source's frames say."""
+
+    fps: float  # 0 of a still
+    is_vfr: bool
+    frames: int
+    duration_s: float
 
 
 def analyze_file(
-    path: Path, config: AnalyzeConfig, named: Sequence[shots.Boundary] | None = None
+    path: Path, config: AnalyzeConfig, boundaries: Sequence[Boundary] | None = None
 ) -> SourceAnalysis:
-    """Rows of one video or still. `named`: shot boundaries that another detector has found."""
-    return _analyze_still(path, config) if stills.is_still(path) else _analyze_video(path, config, named)
-
-
-def _analyze_video(
-    path: Path, config: AnalyzeConfig, named: Sequence[shots.Boundary] | None
-) -> SourceAnalysis:
-    info = media.probe(path)
-    damage = Damage()
-    seen = _watched(path, info, config, damage, threads=media.THREADS)
-    if damage.dropped:  # which frames survive depends on the threads: the salvaging pass has one
-        damage = Damage()
-        seen = _watched(path, info, config, damage, threads=1)
-    if seen is None:
-        raise MediaError("no frame can be decoded")
-    if config.shots.detector in detectors.SCENEDETECT:
-        named = _scenedetect(path, info, seen, config, threads=1 if damage.dropped else media.THREADS)
-    return describe(info, seen, config, damage, named)
+    """Rows of one video or still. `boundaries`: those that a shot detector by name found before."""
+    return _analyze_still(path, config) if stills.is_still(path) else _analyze_video(path, config, boundaries)
 
 
 def describe(
     info: MediaInfo,
-    seen: Seen,
+    record: PassRecord,
     config: AnalyzeConfig,
     damage: Damage,
-    named: Sequence[shots.Boundary] | None = None,
+    boundaries: Sequence[Boundary] | None = None,
 ) -> SourceAnalysis:
-    """The rows that follow from what a pass has seen."""
-    source = _source_row(info, seen, damage)
-    found = shots.find_boundaries(seen.descriptors, source["fps"], config.shots, damage.gaps, named)
-    usual = _crop(seen, source, None)
-    clips, strips = [], []
-    for shot in shots.split(found, len(seen.times_s)):
-        clip, strip = _clip(shot, seen, source, config, damage.gaps, usual)
+    """The rows that follow from what was kept of a pass."""
+    timing = _timing(record.times_s, info)
+    source = _source_row("video", info, timing, _losses(info, timing, damage))
+    gaps = record.gaps.tolist()
+    between_shots = find_boundaries(record.descriptors, timing.fps, config.shots, gaps, boundaries)
+    usual = _crop(record, source, None)
+    clips, filmstrips = [], []
+    for shot in split(between_shots, len(record.times_s)):
+        clip, strip = _clip(shot, record, source, config, usual)
         clips.append(clip)
-        strips.append(strip)
-    return SourceAnalysis(source=source, clips=clips, strips=strips)
+        filmstrips.append(strip)
+    return SourceAnalysis(source=source, clips=clips, strips=filmstrips)
 
 
-def _watched(path: Path, info: MediaInfo, config: AnalyzeConfig, damage: Damage, threads: int) -> Seen | None:
-    frames = media.decode(path, damage, max_pixels=config.max_pixels, threads=threads)
-    return watch(frames, info, config, damage)
+def _analyze_video(
+    path: Path, config: AnalyzeConfig, boundaries: Sequence[Boundary] | None
+) -> SourceAnalysis:
+    info = media.probe(path)
+    for threads in (media.THREADS, 1):  # which frames of a damaged file survive depends on the threads
+        damage = Damage()
+        frames = media.decode(path, damage, max_pixels=config.max_pixels, threads=threads)
+        record = watch(frames, info, config)
+        if not damage.dropped:
+            break
+    if record is None:
+        raise MediaError("no frame can be decoded")
+    if config.shots.detector in detectors.SCENEDETECT:
+        boundaries = _scenedetect(path, info, record, config, threads=threads)
+    return describe(info, record, config, damage, boundaries)
 
 
 def _scenedetect(
-    path: Path, info: MediaInfo, seen: Seen, config: AnalyzeConfig, threads: int
-) -> list[shots.Boundary]:
+    path: Path, info: MediaInfo, record: PassRecord, config: AnalyzeConfig, threads: int
+) -> list[Boundary]:
     """What one of PySceneDetect's detectors finds: it needs pictures, so the file is decoded once more."""
-    size = fit(info.width, info.height, detectors.SCENEDETECT_LONG_PX, least=2)
+    size = strips.fit(info.width, info.height, detectors.SCENEDETECT_LONG_PX, least=2)
     frames = media.decode(path, Damage(), max_pixels=config.max_pixels, threads=threads)
-    fps = (len(seen.times_s) - 1) / float(seen.times_s[-1]) if len(seen.times_s) > 1 else 1.0
+    fps = (len(record.times_s) - 1) / float(record.times_s[-1]) if len(record.times_s) > 1 else 1.0
     return detectors.scenedetect_boundaries((frame.rgb(*size) for frame in frames), fps, config.shots)
 
 
-def _source_row(info: MediaInfo, seen: Seen, damage: Damage) -> Rows:
-    times_s = seen.times_s
+def _timing(times_s: np.ndarray, info: MediaInfo) -> Timing:
+    """The header's rate where the frames [N] bear it out, else the measured one."""
     steps_s = np.diff(times_s)
-    step_s = float(np.median(steps_s)) if len(steps_s) else (1 / info.fps if 0 < info.fps < 1000 else 0.0)
-    vfr = bool(len(steps_s) > 2 and np.mean(np.abs(steps_s - step_s) > 0.25 * step_s) > 0.02)
+    of_header_s = 1 / info.fps if 0 < info.fps < MAX_FPS else 0.0
+    step_s = float(np.median(steps_s)) if len(steps_s) else of_header_s
+    uneven = np.abs(steps_s - step_s) > UNEVEN_STEP * step_s
+    is_vfr = bool(len(steps_s) > 2 and np.mean(uneven) > UNEVEN_SHARE)
     measured = len(steps_s) / float(times_s[-1]) if len(steps_s) else 0.0
-    steady = not vfr and info.fps and abs(info.fps * step_s - 1) < 0.05
-    duration_s = float(times_s[-1]) + step_s
-    reasons = [damage.size_change] if damage.size_change else []
+    steady = not is_vfr and info.fps and abs(info.fps * step_s - 1) < RATE_OFF
+    return Timing(
+        fps=info.fps if steady else (measured or min(info.fps, MAX_FPS)),
+        is_vfr=is_vfr,
+        frames=len(times_s),
+        duration_s=float(times_s[-1]) + step_s,
+    )
+
+
+def _losses(info: MediaInfo, timing: Timing, damage: Damage) -> list[str]:
+    """What is missing of a file, in words."""
+    losses = [damage.size_change] if damage.size_change else []
     if damage.dropped:
-        reasons.append(f"{damage.dropped} damaged packets or frames left out")
-    if duration_s < 0.9 * info.duration_s - 0.2:
-        reasons.append(f"ends after {duration_s:.2f} of {info.duration_s:.2f} s")
+        losses.append(f"{damage.dropped} damaged packets or frames left out")
+    if timing.duration_s < SHORT_SHARE * info.stream_duration_s - SHORT_S:
+        losses.append(f"ends after {timing.duration_s:.2f} of {info.stream_duration_s:.2f} s")
+    return losses
+
+
+def _source_row(kind: str, info: MediaInfo, timing: Timing, losses: Sequence[str] = ()) -> Row:
+    """The row of any source, video or still."""
     return {
-        "kind": "video",
-        "status": "salvaged" if reasons else "ok",
-        "reason": "; ".join(reasons) or None,
+        "kind": kind,
+        "status": "salvaged" if losses else "ok",
+        "reason": "; ".join(losses) or None,
         "container": info.container,
         "codec": info.codec,
         "width": info.width,
         "height": info.height,
         "rotation": info.rotation,
-        "fps": info.fps if steady else (measured or min(info.fps, 1000.0)),
-        "is_vfr": vfr,
-        "frames": len(times_s),
-        "duration_s": duration_s,
+        "fps": timing.fps,
+        "is_vfr": timing.is_vfr,
+        "frames": timing.frames,
+        "duration_s": timing.duration_s,
         "has_audio": info.has_audio,
         "transfer": info.transfer,
     }
 
 
-def _clip(
-    shot: shots.Shot, seen: Seen, source: Rows, config: AnalyzeConfig, gaps: Sequence[int], usual: bars.Box
-) -> tuple[Rows, Rows]:
-    """The clip row and the filmstrip of one shot."""
-    inside = between(seen, shot.start, shot.end)
-    times_s = inside.times_s
-    if shot.end == len(seen.times_s) or shot.end in gaps:  # no next frame, or not the one that was next
-        end_s = float(times_s[-1]) + (source["duration_s"] - float(seen.times_s[-1]))
-    else:
-        end_s = float(seen.times_s[shot.end])
-    numbers = signals.clip_signals(inside.rows, inside.close, inside.descriptors, times_s)
-    crop = _crop(inside, source, usual)
-    strip = _filmstrip(inside, crop, source, config)
-    x, y, w, h = crop
-    sides = source["width"], source["height"]
-    active = x / sides[0], y / sides[1], (x + w) / sides[0], (y + h) / sides[1]
-    strip["print"] = clip_print(inside.descriptors, times_s, end_s, active).tobytes()
-    clip = {
-        "kind": "video",
-        "start_s": float(times_s[0]),
-        "end_s": end_s,
+def _clip_row(
+    source: Row,
+    shot: Shot,
+    span_s: tuple[float, float],
+    crop: bars.Box,
+    numbers: dict[str, float | None],
+    hashes: list[int],
+    camera_kind: str | None = None,
+) -> Row:
+    """The row of any clip, shot or still."""
+    return {
+        "kind": source["kind"],
+        "start_s": span_s[0],
+        "end_s": span_s[1],
         "start_frame": shot.start,
         "end_frame": shot.end,
         "fps": source["fps"],
@@ -149,18 +175,39 @@ def _clip(
         "boundary_out": shot.boundary_out,
         "boundary_confidence": shot.confidence,
         "signals": numbers,
-        "camera": camera.kind(numbers),
-        "phash": [perceptual_hash(_grey(frame)) for frame in strip["frames"]],
+        "camera": camera_kind,
+        "phash": hashes,
         "status": "ok",
         "reason": None,
     }
-    return clip, strip
 
 
-def _crop(part: Seen, source: Rows, usual: bars.Box | None) -> bars.Box:
-    """The active picture over a part of a pass, [x, y, w, h] in display pixels."""
-    rows = _sampled(part.bright_rows, source["height"])  # [K, H]
-    return bars.active_picture(rows, _sampled(part.bright_columns, source["width"]), usual)
+def _clip(
+    shot: Shot, record: PassRecord, source: Row, config: AnalyzeConfig, usual: bars.Box
+) -> tuple[Row, Row]:
+    """The clip row and the filmstrip of one shot."""
+    inside = between(record, shot.start, shot.end)
+    times_s = inside.times_s
+    if shot.end == len(record.times_s) or shot.end in record.gaps:  # no next frame, or not the one after it
+        end_s = float(times_s[-1]) + (source["duration_s"] - float(record.times_s[-1]))
+    else:
+        end_s = float(record.times_s[shot.end])
+    numbers = signals.clip_signals(inside.rows, inside.close, inside.descriptors, times_s)
+    crop = _crop(inside, source, usual)
+    strip = _filmstrip(inside, crop, source, config)
+    x, y, w, h = crop
+    sides = source["width"], source["height"]
+    active = x / sides[0], y / sides[1], (x + w) / sides[0], (y + h) / sides[1]
+    strip["print"] = clip_print(inside.descriptors, times_s, end_s, active).tobytes()
+    hashes = [perceptual_hash(stills.decode_luma(frame)) for frame in strip["frames"]]
+    span_s = float(times_s[0]), end_s
+    return _clip_row(source, shot, span_s, crop, numbers, hashes, camera.kind(numbers)), strip
+
+
+def _crop(record: PassRecord, source: Row, usual: bars.Box | None) -> bars.Box:
+    """The active picture over a pass, [x, y, w, h] in display pixels."""
+    rows = _sampled(record.bright_rows, source["height"])  # [K, H]
+    return bars.active_picture(rows, _sampled(record.bright_columns, source["width"]), usual)
 
 
 def _sampled(profiles: np.ndarray, count: int) -> np.ndarray:
@@ -168,79 +215,70 @@ def _sampled(profiles: np.ndarray, count: int) -> np.ndarray:
     return profiles[:, np.arange(count) * profiles.shape[1] // count]  # [K, count]
 
 
-def _filmstrip(clip: Seen, crop: tuple[int, int, int, int], source: Rows, config: AnalyzeConfig) -> Rows:
+def _filmstrip(clip: PassRecord, crop: bars.Box, source: Row, config: AnalyzeConfig) -> Row:
     """Up to `strip_frames` candidates, evenly spread from the first to the last, cut to the active
     picture."""
-    if not len(clip.shown):
+    if not len(clip.picture_at):
         return {"times_s": [], "frames": []}
-    times_s = clip.times_s[clip.shown]
+    times_s = clip.times_s[clip.picture_at]
     wanted = np.linspace(times_s[0], times_s[-1], config.strip_frames)
     chosen = sorted({int(np.abs(times_s - t).argmin()) for t in wanted})
-    frames = [jpeg(clip.pictures[i], config.strip_quality) for i in chosen]
-    if crop != (0, 0, source["width"], source["height"]):
-        frames = [_cut(frame, crop, source, config.strip_quality) for frame in frames]
+    size = source["width"], source["height"]
+    frames = strips.strip_frames([clip.pictures[i] for i in chosen], crop, size, config.strip_quality)
     return {"times_s": [float(times_s[i]) for i in chosen], "frames": frames}
-
-
-def _cut(data: JpegBytes, crop: tuple[int, int, int, int], source: Rows, quality: int) -> JpegBytes:
-    pixels = _pixels(data)
-    across, down = pixels.shape[1] / source["width"], pixels.shape[0] / source["height"]
-    x, y = round(crop[0] * across), round(crop[1] * down)
-    w, h = max(1, round(crop[2] * across)), max(1, round(crop[3] * down))
-    return jpeg(pixels[y : y + h, x : x + w], quality)
 
 
 def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
     pixels, codec, rotation = stills.read_still(path, config.max_pixels)
     height, width, _ = pixels.shape
-    strip = stills.resize(pixels, *fit(width, height, config.strip_long_px, least=1))
-    thumb = Image.fromarray(strip).convert("YCbCr").resize(fit(width, height, config.thumb_long_px, least=1))
-    y, u, v = np.moveaxis(np.asarray(thumb), 2, 0)[:, None]  # [1, H, W] each
+    info = MediaInfo(
+        container=codec,
+        codec=codec,
+        width=width,
+        height=height,
+        rotation=rotation,
+        fps=0.0,
+        stream_duration_s=0.0,
+        container_duration_s=0.0,
+        has_audio=False,
+    )
+    source = _source_row("image", info, Timing(fps=0.0, is_vfr=False, frames=1, duration_s=0.0))
+    picture = strips.strip_picture(pixels, config.strip_long_px)
+    numbers = _still_signals(pixels, picture, config)
+    crop, shot = (
+        (0, 0, width, height),
+        Shot(start=0, end=1, boundary_in="start", boundary_out="end", confidence=1.0),
+    )
+    clip = _clip_row(source, shot, (0.0, 0.0), crop, numbers, [perceptual_hash(picture)])
+    frames = strips.strip_frames([picture], crop, (width, height), config.strip_quality)
+    tiny = clip_print(_still_descriptor(picture), np.zeros(1), 0.0, (0.0, 0.0, 1.0, 1.0))
+    strip = {"times_s": [0.0], "frames": frames, "print": tiny.tobytes()}
+    return SourceAnalysis(source=source, clips=[clip], strips=[strip])
+
+
+def _still_signals(pixels: np.ndarray, picture: np.ndarray, config: AnalyzeConfig) -> dict[str, float | None]:
+    """Signals of a still from its pixels and its filmstrip's picture, uint8 RGB [H, W, 3] each."""
+    high, wide, _ = pixels.shape
+    thumb = (
+        Image.fromarray(picture)
+        .convert("YCbCr")
+        .resize(strips.fit(wide, high, config.thumb_long_px, least=1))
+    )
     luma = Image.fromarray(pixels).convert("L")
-    small = luma.resize(fit(width, height, CLOSE_LONG_PX, least=1))
+    small = luma.resize(strips.fit(wide, high, CLOSE_LONG_PX, least=1))
     close = signals.inspect(np.asarray(small), np.asarray(luma), full_range=True)
-    rows = signals.measure(y, u, v, None)
-    numbers = signals.clip_signals(rows, close, np.zeros((1, 1)), np.zeros(1))
-    shape: Rows = {"kind": "image", "width": width, "height": height, "fps": 0.0}
-    source = shape | {
-        "status": "ok",
-        "reason": None,
-        "container": codec,
-        "codec": codec,
-        "rotation": rotation,
-        "is_vfr": False,
-        "frames": 1,
-        "duration_s": 0.0,
-        "has_audio": False,
-        "transfer": "sdr",
-    }
-    clip = shape | {
-        "start_s": 0.0,
-        "end_s": 0.0,
-        "start_frame": 0,
-        "end_frame": 1,
-        "crop": [0, 0, width, height],
-        "boundary_in": "start",
-        "boundary_out": "end",
-        "boundary_confidence": 1.0,
-        "signals": numbers,
-        "phash": [perceptual_hash(strip)],
-        "status": "ok",
-        "reason": None,
-    }
-    cells = Image.fromarray(strip).convert("YCbCr").resize((32, 32), Image.Resampling.BOX)
-    grid = shots.descriptors(*np.moveaxis(np.asarray(cells), 2, 0)[:, None])  # [1, shots.DIMENSIONS]
-    tiny = clip_print(grid, np.zeros(1), 0.0, (0.0, 0.0, 1.0, 1.0))
-    frames = {"times_s": [0.0], "frames": [jpeg(strip, config.strip_quality)], "print": tiny.tobytes()}
-    return SourceAnalysis(source=source, clips=[clip], strips=[frames])
+    rows = signals.measure(*_planes(thumb), None)
+    return signals.clip_signals(rows, close, np.zeros((1, 1)), np.zeros(1))
 
 
-def _grey(data: JpegBytes) -> np.ndarray:
-    """uint8 luma [H, W] of a JPEG; its chroma is not decoded."""
-    picture = Image.open(io.BytesIO(data))
-    picture.draft("L", picture.size)
-    return np.asarray(picture)
+def _still_descriptor(picture: np.ndarray) -> np.ndarray:
+    """uint8 [1, descriptor.DIMENSIONS] of a still."""
+    side = 2 * LUMA_CELLS  # pixels: two a cell
+    cells = Image.fromarray(picture).convert("YCbCr").resize((side, side), Image.Resampling.BOX)
+    return descriptors(*_planes(cells))
 
 
-def _pixels(data: JpegBytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+def _planes(picture: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Luma and the two chroma planes of a YCbCr picture, each a batch of one: uint8 [1, H, W]."""
+    y, u, v = np.moveaxis(np.asarray(picture), 2, 0)[:, None]
+    return y, u, v

@@ -1,12 +1,14 @@
 """The child of `pipeline.sandbox.sandbox`: answers its calls under limits of memory, one after another.
 
-In: messages on stdin. Out: messages on stdout. Runs a few functions and no others: analyze, and the same in
-parts (length_s, count_parts, watch_part, join_parts), read_span, thumbnails, write_video. Never: torch, the
-network, another program, a pickle; and it does not outlive its parent. Each file is decoded in a thread that
-can read only that file (pipeline.sandbox.confine, as far as the kernel can).
+In: the limits, as an argument; messages on stdin. Out: messages on stdout. Runs a few functions and no
+others: analyze, and the same in pieces (length_s, count_pieces, watch_piece, join_pieces), read_span,
+read_strip, thumbnails, write_video. Never: torch, the network, another program, a pickle; and it does not
+outlive its parent. Each file is decoded in a thread that can read only that file (pipeline.sandbox.confine,
+as far as the kernel can).
 """
 
 import ctypes
+import json
 import os
 import resource
 import sys
@@ -20,45 +22,36 @@ from typing import IO, Any
 
 import numpy as np
 
-from pipeline.config import AnalyzeConfig, ShotConfig
+from pipeline.config import AnalyzeConfig, DecodeLimits, ShotConfig
 from pipeline.engine.stage import Failure, guard
 from pipeline.errors import FramemillError, UsageError
 from pipeline.media.encode import write_video
-from pipeline.media.spans import read_crop, read_thumbnails
-from pipeline.onepass import pieces as parts
-from pipeline.onepass import rows as onepass
+from pipeline.media.spans import read_crop, read_strip, read_thumbnails
+from pipeline.onepass import pieces, rows
+from pipeline.sandbox.answers import Answer, pack_analysis, pack_jpegs
 from pipeline.sandbox.confine import forbid_sockets_and_programs, has_landlock, read_only
-from pipeline.sandbox.wire import Answer, _packed, receive, send
 from pipeline.shots.boundaries import Boundary
 from pipeline.storage import Buffer
+from pipeline.wire import receive, send
 
 LARGE_BYTES = 64 << 20  # of an answer
-MAX_PIXELS = 100_000_000  # of one frame, where no config says otherwise
+ANALYSES = ("analyze", "count_pieces", "watch_piece", "join_pieces")
 
 
-def _answer(request: dict[str, Any], data: Buffer) -> Answer:
+def _answer(request: dict[str, Any], data: Buffer, limits: DecodeLimits) -> Answer:
     """Runs one of the functions a parent may ask for; there are no others."""
     function = request.pop("function")
-    if function in ("analyze", "count_parts", "watch_part", "join_parts"):
-        path, config = Path(request["path"]), request["config"]
-        config = AnalyzeConfig(**(config | {"shots": ShotConfig(**config["shots"])}))
-        if function == "count_parts":
-            return {"parts": parts.count_parts(path, config)}, []
-        if function == "watch_part":
-            return {}, [parts.watch_part(path, config, request["part"], request["parts"])]
-        if function == "analyze":
-            named = request["named"]
-            found = None if named is None else [Boundary(**row) for row in named]
-            return _packed(onepass.analyze_file(path, config, found))
-        ends = list(accumulate(request["sizes"], initial=0))
-        return _packed(parts.join_parts(path, config, [data[a:b] for a, b in pairwise(ends)]))
+    if function in ANALYSES:
+        return _analysis_answer(function, request, data)
     if function == "length_s":
-        return {"length_s": parts.length_s(Path(request["path"]))}, []
+        return {"length_s": pieces.length_s(Path(request["path"]))}, []
     if function == "read_span":
-        span = read_crop(**request, max_pixels=MAX_PIXELS)
+        span = read_crop(**request, limits=limits)
         return {"shape": list(span.shape)}, [span.tobytes()]
+    if function == "read_strip":
+        return pack_jpegs(read_strip(**request, limits=limits))
     if function == "thumbnails":
-        small = read_thumbnails(**request, max_pixels=MAX_PIXELS)
+        small = read_thumbnails(**request, limits=limits)
         return {"shape": list(small.shape)}, [small.tobytes()]
     if function == "write_video":
         pixels = np.frombuffer(data, np.uint8).reshape(request["shape"])
@@ -68,28 +61,45 @@ def _answer(request: dict[str, Any], data: Buffer) -> Answer:
     raise UsageError(f"no function {function!r}")
 
 
-def _serve(memory_bytes: int) -> None:
-    requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb")
+def _analysis_answer(function: str, request: dict[str, Any], data: Buffer) -> Answer:
+    """Those that take an analyze config; the parent has put its limits into that."""
+    path, config = Path(request["path"]), request["config"]
+    config = AnalyzeConfig(**(config | {"shots": ShotConfig(**config["shots"])}))
+    if function == "count_pieces":
+        return {"pieces": pieces.count_pieces(path, config)}, []
+    if function == "watch_piece":
+        return {}, [pieces.watch_piece(path, config, request["piece"], request["pieces"])]
+    if function == "join_pieces":
+        ends = list(accumulate(request["sizes"], initial=0))
+        return pack_analysis(pieces.join_pieces(path, config, [data[a:b] for a, b in pairwise(ends)]))
+    given = request["boundaries"]
+    boundaries = None if given is None else [Boundary(**row) for row in given]
+    return pack_analysis(rows.analyze_file(path, config, boundaries))
+
+
+def _serve(limits: DecodeLimits) -> None:
+    requests, answers = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # a library that prints must not talk into the protocol
+    memory_bytes = int(limits.memory_gb * 2**30)
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     confined = {"sockets": forbid_sockets_and_programs(), "files": has_landlock()}
-    send(answers, {"confined": [what for what, holds in confined.items() if holds]}, [], 0)
+    send(answers, {"confined": [what for what, holds in confined.items() if holds]}, [], 0, None)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     try:
         while True:
-            _serve_one(requests, answers)
+            _serve_one(requests, answers, limits)
     except EOFError:
         return
 
 
-def _serve_one(requests: IO[bytes], answers: IO[bytes]) -> None:
+def _serve_one(requests: IO[bytes], answers: IO[bytes], limits: DecodeLimits) -> None:
     """Answers the next request; nothing of it stays in memory."""
-    header, buffers = _confined(*receive(requests, None))
+    header, buffers = _confined(*receive(requests, None), limits)
     answer_bytes = sum(len(buffer) for buffer in buffers)
     if answer_bytes > LARGE_BYTES:
         _give_back()  # before the parent holds the answer too
-    send(answers, header, buffers, answer_bytes)
+    send(answers, header, buffers, answer_bytes, None)
     if answer_bytes > LARGE_BYTES:
         del header, buffers
         _give_back()
@@ -101,14 +111,14 @@ def _give_back() -> None:
         trim(0)
 
 
-def _confined(request: dict[str, Any], data: Buffer) -> Answer:
+def _confined(request: dict[str, Any], data: Buffer, limits: DecodeLimits) -> Answer:
     """The answer, from a thread that can read nothing but the file in question; one that writes can."""
     ended: list[Answer | Failure] = []
 
     def work() -> None:
         if request["function"] != "write_video":
             read_only(Path(request["path"]))
-        ended.append(guard(partial(_answer_or_error, request, data)))
+        ended.append(guard(partial(_answer_or_error, request, data, limits)))
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -118,9 +128,9 @@ def _confined(request: dict[str, Any], data: Buffer) -> Answer:
     return ended[0]
 
 
-def _answer_or_error(request: dict[str, Any], data: Buffer) -> Answer:
+def _answer_or_error(request: dict[str, Any], data: Buffer, limits: DecodeLimits) -> Answer:
     try:
-        return _answer(request, data)
+        return _answer(request, data, limits)
     except MemoryError:
         return {"error": "MemoryError"}, []
     except FramemillError as error:
@@ -136,4 +146,4 @@ def _die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(DecodeLimits(**json.loads(sys.argv[1])))

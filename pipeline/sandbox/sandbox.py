@@ -1,45 +1,55 @@
 """A child process that opens untrusted media under limits of time and memory.
 
-In: calls on `Sandbox` (a local path and plain arguments). Out: plain rows and arrays. A crash, a hang, or
-a file that asks for too much memory costs that one call: it becomes a MediaError with the reason, and the
-next call starts a new child. The child never imports torch, the parent never imports a codec; they
-exchange one JSON header and raw buffers over pipes, never pickles. The child has none of the parent's
-secrets: of the environment it gets what PASSED_ON names.
+In: calls on `Sandbox` (a local path and plain arguments), under one set of limits. Out: plain rows and
+arrays. A crash, a hang, or a file that asks for too much memory costs that one call: it becomes a MediaError
+with the reason, and the next call starts a new child. The child never imports torch, the parent never imports
+a codec; they exchange one JSON header and raw buffers over pipes, never pickles. The child has none of the
+parent's secrets (pipeline/child_process.py).
 """
 
-import os
-import signal
-import subprocess
-import sys
-import time
-import weakref
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import AnalyzeConfig
+from pipeline.child_process import ChildProcess
+from pipeline.config import AnalyzeConfig, DecodeLimits
 from pipeline.corpus.tables import SourceAnalysis
-from pipeline.engine.resources import WAIT_POLICY, set_threads
-from pipeline.errors import FramemillError, MediaError, StorageError, UsageError
-from pipeline.sandbox.wire import Message, _analysis, receive, send
+from pipeline.engine.resources import thread_settings
+from pipeline.errors import MediaError, UsageError
+from pipeline.sandbox.answers import unpack_analysis, unpack_jpegs
 from pipeline.shots.boundaries import Boundary
 from pipeline.storage import Buffer
+from pipeline.wire import Message
 
-START_S = 120.0  # a child that has not said hello by then is not going to
-PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "PYTHONHOME", WAIT_POLICY)
+DEFAULT_LIMITS = AnalyzeConfig().limits()  # where no corpus has its own
+ENVIRONMENT = {
+    # Few malloc arenas: each thread's own would count 64 MB of address space against the limit. Large blocks
+    # are kept for the next batch of frames: faulting them in anew doubles its arithmetic.
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(2**26),
+    "MALLOC_TRIM_THRESHOLD_": str(2**28),
+    **thread_settings(1),
+}
 
 
 class Sandbox:
-    """One decoding child, started on first use and again after a failure. Not shared between threads."""
+    """One decoding child, started on first use and again after a failure. Not shared between threads.
 
-    def __init__(self, *, deadline_s: float = 600.0, memory_gb: float = 4.0) -> None:
-        self.deadline_s, self.memory_gb = deadline_s, memory_gb
-        self.confined: tuple[str, ...] = ()  # what the running child cannot reach: "sockets", "files"
-        self._child: subprocess.Popen[bytes] | None = None
-        self._end: Callable[[], object] = lambda: None
+    `limits` hold for every call; those that a call's own config has do not count."""
+
+    def __init__(self, limits: DecodeLimits = DEFAULT_LIMITS) -> None:
+        self.limits = limits
+        self._child = ChildProcess(
+            "pipeline.sandbox.child",
+            label="the decoding child",
+            arguments=[json.dumps(asdict(limits))],
+            environment=ENVIRONMENT,
+            quiet=True,
+        )
 
     def __enter__(self) -> "Sandbox":
         return self
@@ -47,34 +57,40 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def analyze(
-        self, path: str | Path, config: AnalyzeConfig, named: Sequence[Boundary] | None = None
-    ) -> SourceAnalysis:
-        """Everything one pass over the file tells; a file that cannot be decoded raises MediaError. `named`:
-        shot boundaries that another detector has found."""
-        rows = None if named is None else [asdict(boundary) for boundary in named]
-        return _analysis(*self._call("analyze", path=str(path), config=asdict(config), named=rows))
+    @property
+    def confined(self) -> tuple[str, ...]:
+        """What the running child cannot reach: "sockets", "files"; nothing before the first call."""
+        return tuple(self._child.hello.get("confined", ()))
 
-    def count_parts(self, path: str | Path, config: AnalyzeConfig) -> int:
-        """Into how many parts (pipeline/onepass/pieces.py) a long file is cut."""
-        return int(self._call("count_parts", path=str(path), config=asdict(config))[0]["parts"])
+    def analyze(
+        self, path: str | Path, config: AnalyzeConfig, boundaries: Sequence[Boundary] | None = None
+    ) -> SourceAnalysis:
+        """Everything one pass over the file tells; a file that cannot be decoded raises MediaError.
+        `boundaries`: those of its shots, where a detector by name has found them."""
+        given = None if boundaries is None else [asdict(boundary) for boundary in boundaries]
+        header, data = self._call("analyze", path=str(path), config=self._limited(config), boundaries=given)
+        return unpack_analysis(header, data)
 
     def length_s(self, path: str | Path) -> float:
         """How long a video says it is, in seconds; 0 for a still."""
         return float(self._call("length_s", path=str(path))[0]["length_s"])
 
-    def watch_part(self, path: str | Path, config: AnalyzeConfig, part: int, parts: int) -> Buffer:
-        """The pass over one part of a long file, packed; MediaError when parts cannot be trusted."""
-        config_row = asdict(config)
-        return self._call("watch_part", path=str(path), config=config_row, part=part, parts=parts)[1]
+    def count_pieces(self, path: str | Path, config: AnalyzeConfig) -> int:
+        """Into how many pieces (pipeline/onepass/pieces.py) a long file is cut."""
+        return int(self._call("count_pieces", path=str(path), config=self._limited(config))[0]["pieces"])
 
-    def join_parts(
+    def watch_piece(self, path: str | Path, config: AnalyzeConfig, piece: int, pieces: int) -> Buffer:
+        """The pass over one piece of a long file, packed; MediaError when pieces cannot be trusted."""
+        limited = self._limited(config)
+        return self._call("watch_piece", path=str(path), config=limited, piece=piece, pieces=pieces)[1]
+
+    def join_pieces(
         self, path: str | Path, config: AnalyzeConfig, sizes: Sequence[int], packed: Iterable[Buffer]
     ) -> SourceAnalysis:
-        """What `analyze` gives, from all parts, whose sizes in bytes are known before they are read: one lies
-        in memory at a time. MediaError when they do not fit."""
-        arguments = {"path": str(path), "config": asdict(config), "sizes": list(sizes)}
-        return _analysis(*self._call("join_parts", packed, sum(sizes), **arguments))
+        """What `analyze` gives, from all pieces, whose sizes in bytes are known before they are read: one
+        lies in memory at a time. MediaError when they do not fit."""
+        arguments = {"path": str(path), "config": self._limited(config), "sizes": list(sizes)}
+        return unpack_analysis(*self._call("join_pieces", packed, sum(sizes), **arguments))
 
     def read_span(
         self,
@@ -104,6 +120,28 @@ class Sandbox:
         )
         return np.frombuffer(data, np.uint8).reshape(header["shape"])  # [T, H, W, 3]
 
+    def read_strip(
+        self,
+        path: str | Path,
+        *,
+        kind: str = "video",
+        times_s: Sequence[float],
+        crop: Sequence[int],
+        config: AnalyzeConfig,
+    ) -> list[bytes]:
+        """JPEG frames: the filmstrip that `analyze` makes of the frames on screen at `times_s` (ascending),
+        where the active picture is `crop`, [x, y, w, h] in display pixels."""
+        header, data = self._call(
+            "read_strip",
+            path=str(path),
+            kind=kind,
+            times_s=[float(t) for t in times_s],
+            crop=[int(v) for v in crop],
+            long_px=config.strip_long_px,
+            quality=config.strip_quality,
+        )
+        return unpack_jpegs(header, data)
+
     def thumbnails(self, path: str | Path, *, width_px: int, height_px: int) -> np.ndarray:
         """uint8 [N, H, W, 3] RGB: every frame, whole and scaled. For sizes at which a whole video fits."""
         header, data = self._call("thumbnails", path=str(path), width_px=width_px, height_px=height_px)
@@ -120,86 +158,32 @@ class Sandbox:
     @property
     def pid(self) -> int:
         """The child's process id; it is started if need be."""
-        return self._running().pid
+        return self._child.pid
 
     def close(self) -> None:
         """Ends the child; so does the end of this object."""
-        self._child = None
-        self._end()
+        self._child.close()
+
+    def _limited(self, config: AnalyzeConfig) -> dict[str, Any]:
+        return asdict(replace(config, **asdict(self.limits)))
 
     def _call(
         self, function: str, data: Iterable[Buffer] = (), data_bytes: int = 0, **arguments: Any
     ) -> Message:
-        child = self._running()
-        assert child.stdin is not None
-        assert child.stdout is not None
-        ends_at = time.monotonic() + self.deadline_s
+        limits = self.limits
         try:
-            send(child.stdin, {"function": function, **arguments}, data, data_bytes)
-            header, answer = receive(child.stdout, ends_at)
+            header, answer = self._child.ask(
+                {"function": function, **arguments}, data, data_bytes, deadline_s=limits.deadline_s
+            )
         except TimeoutError as error:
-            self.close()
-            raise MediaError(f"decoding took longer than {self.deadline_s:g} s") from error
-        except (EOFError, BrokenPipeError) as error:
-            child.wait()
-            reason = _death(child.returncode)
-            self.close()
-            raise MediaError(f"the decoder died: {reason}") from error
-        except StorageError:  # while the data was read: the child waits for the rest of it
-            self.close()
-            raise
+            raise MediaError(f"decoding took longer than {limits.deadline_s:g} s") from error
+        except EOFError as error:
+            raise MediaError(f"the decoder died: {error}") from error
         if kind := header.pop("error", None):
             if kind == "MemoryError":
                 self.close()  # what it has allocated so far may be fragmented
-                raise MediaError(f"needs more than {self.memory_gb:g} GB of memory")
+                raise MediaError(f"needs more than {limits.memory_gb:g} GB of memory")
             raise (UsageError if kind == "UsageError" else MediaError)(
                 header["what"], expected=header["expected"], fix=header["fix"]
             )
         return header, answer
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._child is None or self._child.poll() is not None:
-            self.close()
-            root = str(Path(__file__).resolve().parents[2])
-            paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-            # Few malloc arenas: each thread's own would count 64 MB of address space against the limit. Large
-            # blocks are kept for the next batch of frames: faulting them in anew doubles its arithmetic.
-            environment = {"PYTHONPATH": os.pathsep.join(paths), "MALLOC_ARENA_MAX": "2"}
-            environment |= {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
-            set_threads(environment, 1)
-            environment |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-            limit = str(int(self.memory_gb * 2**30))
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.sandbox.child", limit],  # -P: no code from the cwd
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=environment,
-            )
-            self._end = weakref.finalize(self, _end, self._child)
-            assert self._child.stdout is not None
-            try:
-                hello, _ = receive(self._child.stdout, time.monotonic() + START_S)
-            except (EOFError, TimeoutError) as error:
-                self.close()
-                check = f'PYTHONPATH={root} {sys.executable} -P -c "import pipeline.sandbox.child"'
-                raise FramemillError(
-                    "the decoding child does not start", fix=f"see what this says: {check}"
-                ) from error
-            self.confined = tuple(hello["confined"])
-        return self._child
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """A Popen that nobody holds does not end its child: it is kept until the child ends by itself."""
-    child.kill()
-    child.wait()
-    for pipe in (child.stdin, child.stdout):
-        assert pipe is not None
-        pipe.close()
-
-
-def _death(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"

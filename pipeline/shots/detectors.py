@@ -6,23 +6,22 @@ extra; where it is missing, the error says what to install.
 """
 
 import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Iterable
 from types import TracebackType
 
 import numpy as np
 
+from pipeline.child_process import ChildProcess
 from pipeline.config import ShotConfig
-from pipeline.engine.resources import set_threads
-from pipeline.errors import ConfigError, ModelError
+from pipeline.engine.resources import thread_settings
+from pipeline.errors import ConfigError, MediaError, ModelError
 from pipeline.shots.boundaries import Boundary
-from pipeline.shots.transnet import COUNT, HEIGHT_PX, WIDTH_PX
+from pipeline.shots.transnet import HEIGHT_PX, WIDTH_PX
 
 SCENEDETECT = ("content", "adaptive", "hash", "histogram")
 NAMES = ("default", *SCENEDETECT, "transnetv2")
 SCENEDETECT_LONG_PX = 256  # PySceneDetect itself shrinks frames to about this width
+ONE_THREAD = thread_settings(1)
 THRESHOLD = 0.5  # of TransNetV2's probability, its authors' default
 
 
@@ -46,25 +45,24 @@ def scenedetect_boundaries(frames: Iterable[np.ndarray], fps: float, config: Sho
 
     kind = getattr(scenedetect, f"{config.detector.capitalize()}Detector")
     detector = kind(min_scene_len=max(1, round(config.min_shot_s * fps)))
-    found: list[int] = []
+    cuts: list[int] = []
     at = scenedetect.FrameTimecode(0, fps)
     for index, frame in enumerate(frames):
         at = scenedetect.FrameTimecode(index, fps)
-        found += [cut.frame_num for cut in detector.process_frame(at, np.ascontiguousarray(frame[..., ::-1]))]
-    found += [cut.frame_num for cut in detector.post_process(at)]
-    return [Boundary(first=t, frame=t, kind="cut", confidence=1.0) for t in sorted(set(found)) if t > 0]
+        cuts += [cut.frame_num for cut in detector.process_frame(at, np.ascontiguousarray(frame[..., ::-1]))]
+    cuts += [cut.frame_num for cut in detector.post_process(at)]
+    return [Boundary(first=t, frame=t, kind="cut", confidence=1.0) for t in sorted(set(cuts)) if t > 0]
 
 
 class TransNet:
-    """TransNetV2 in a process of its own (pipeline/shots/transnet.py), kept until `close`."""
+    """TransNetV2 in a process of its own (pipeline/shots/transnet.py), started on first use and kept until
+    `close`; a video that takes it longer than `deadline_s` costs itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, deadline_s: float) -> None:
         check("transnetv2")
-        command = [sys.executable, "-m", "pipeline.shots.transnet"]
-        environment = dict(os.environ)
-        set_threads(environment, 1)
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+        self.deadline_s = deadline_s
+        self._process = ChildProcess(
+            "pipeline.shots.transnet", label="TransNetV2's process", environment=ONE_THREAD
         )
 
     def __enter__(self) -> "TransNet":
@@ -77,31 +75,29 @@ class TransNet:
 
     @property
     def pid(self) -> int:
-        """The id of the process."""
+        """The process's id; it is started if need be."""
         return self._process.pid
 
     def close(self) -> None:
         """Ends the process."""
-        self._process.kill()
-        self._process.communicate()
+        self._process.close()
 
     def boundaries(self, frames: np.ndarray) -> list[Boundary]:
         """Of a whole video: uint8 [N, 27, 48, 3] RGB. Runs of frames above the threshold are transitions: one
-        or two a cut, more a dissolve (the network does not tell kinds)."""
+        or two a cut, more a dissolve (the network does not tell kinds). MediaError past the deadline,
+        ModelError when the process dies."""
         if frames.dtype != np.uint8 or frames.shape[1:] != (HEIGHT_PX, WIDTH_PX, 3):
             raise ModelError(f"frames {frames.dtype} {frames.shape}", expected="uint8 [N, 27, 48, 3]")
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+        pixels = np.ascontiguousarray(frames).tobytes()
         try:
-            self._process.stdin.write(COUNT.pack(len(frames)) + frames.tobytes())
-            self._process.stdin.flush()
-        except BrokenPipeError as error:
+            _, answer = self._process.ask(
+                {"frames": len(frames)}, [pixels], len(pixels), deadline_s=self.deadline_s
+            )
+        except TimeoutError as error:
+            raise MediaError(f"TransNetV2 took longer than {self.deadline_s:g} s") from error
+        except EOFError as error:
             raise ModelError("TransNetV2's process has died", fix="see its message above") from error
-        size = COUNT.size + 8 * len(frames)
-        answer = self._process.stdout.read(size)
-        if len(answer) < size:
-            raise ModelError("TransNetV2's process has died", fix="see its message above")
-        middle = np.frombuffer(answer, np.float32, offset=COUNT.size).reshape(-1, 2)[:, 0]
+        middle = np.frombuffer(answer, np.float32).reshape(-1, 2)[:, 0]
         return runs(middle)
 
 
@@ -109,12 +105,12 @@ def runs(probability: np.ndarray) -> list[Boundary]:
     """Boundaries from TransNetV2's probability of each frame [N]: it is high in the last frames before the
     new shot."""
     above = np.flatnonzero(np.diff(np.concatenate([[False], probability > THRESHOLD, [False]])))
-    found = []
+    boundaries = []
     for start, end in above.reshape(-1, 2).tolist():
         if end >= len(probability):
             continue
         cut = end - start <= 2
-        sure = float(probability[start:end].max())
+        sure = round(float(probability[start:end].max()), 3)
         kind = "cut" if cut else "dissolve"
-        found.append(Boundary(first=end if cut else start, frame=end, kind=kind, confidence=round(sure, 3)))
-    return found
+        boundaries.append(Boundary(first=end if cut else start, frame=end, kind=kind, confidence=sure))
+    return boundaries

@@ -194,10 +194,10 @@ def _seems_fast(steps: np.ndarray, gradients: np.ndarray) -> np.ndarray:
 def _shift(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Whole-pixel (down, right) shift between two planes int16 [h, w]: the best match of the sums of their
     rows and of their columns; none when the planes themselves do not match better for it."""
-    found = [
+    sides = [
         _best_shift(before.sum(axis=a, dtype=np.int32), after.sum(axis=a, dtype=np.int32)) for a in (1, 0)
     ]
-    shift = np.array(found)
+    shift = np.array(sides)
     still, moved = _apart(before, after, shift), _apart(before, np.roll(after, -shift, axis=(0, 1)), shift)
     return shift if moved < SURE * still else 0 * shift
 

@@ -118,7 +118,7 @@ def clip_signals(
     compared, compared_s = camera.steps(rows, times_s)
     luma = rows["luma"].astype(np.float64)
     text, logo = overlay.areas(close["strokes"]) if len(close) else (None, None)
-    found: dict[str, float | None] = {
+    numbers: dict[str, float | None] = {
         "motion": float(compared["moved"].sum(dtype=np.float64)) / compared_s if compared_s > 0 else None,
         "static_ratio": _static_ratio(grids, times_s) if moving else None,
         "duplicate_ratio": _duplicate_ratio(rows["change"][1:]) if moving else None,
@@ -126,10 +126,10 @@ def clip_signals(
         "text_area": text,
         "logo_area": logo,
     }
-    found |= {signal: float(rows[field].mean(dtype=np.float64)) for signal, field in PER_FRAME.items()}
+    numbers |= {signal: float(rows[field].mean(dtype=np.float64)) for signal, field in PER_FRAME.items()}
     for signal, field in PER_CLOSE.items():
-        found[signal] = float(close[field].mean(dtype=np.float64)) if len(close) else None
-    return found | camera.path(rows, times_s)
+        numbers[signal] = float(close[field].mean(dtype=np.float64)) if len(close) else None
+    return numbers | camera.path(rows, times_s)
 
 
 def _static_ratio(grids: np.ndarray, times_s: np.ndarray) -> float:
@@ -141,8 +141,7 @@ def _static_ratio(grids: np.ndarray, times_s: np.ndarray) -> float:
 
 def _duplicate_ratio(change: np.ndarray) -> float:
     """Share of the changes [N] (mean of luma, 0 to 1) that are next to nothing beside the largest in the
-    REPEAT_REACH frames before and the largest in those after: a picture that comes to rest has no such
-                     after."""
+    REPEAT_REACH frames before and in those after: a picture that comes to rest has no such after."""
     padded = np.pad(change, REPEAT_REACH)
     largest = sliding_window_view(padded, REPEAT_REACH).max(axis=1)  # [N + REPEAT_REACH + 1]
     usual = np.minimum(largest[: len(change)], largest[REPEAT_REACH + 1 :])

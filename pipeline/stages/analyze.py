@@ -26,7 +26,7 @@ from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
 from pipeline.shots import detectors
 from pipeline.shots.transnet import HEIGHT_PX, WIDTH_PX
-from pipeline.stages.long_sources import Paths, join_segments, make_segments
+from pipeline.stages.long_sources import Paths, join_pieces, make_pieces
 from pipeline.storage import Storage
 from pipeline.uris import local_path
 
@@ -34,8 +34,8 @@ Rows = list[dict[str, Any]]
 
 
 class AnalyzeStage:
-    """One task is a few files. The decoding child lives as long as the worker. `segments`: where the parts
-    lie of sources that were decoded in parts, in the corpus at `root`."""
+    """One task is a few files. The decoding child lives as long as the worker. `pieces`: where the pieces
+    lie of sources that were decoded in pieces, in the corpus at `root`."""
 
     name = "analyze"
     version = 3
@@ -45,18 +45,20 @@ class AnalyzeStage:
         config: AnalyzeConfig,
         taken_down: frozenset[str] = frozenset(),
         root: str = "",
-        segments: Paths | None = None,
+        pieces: Paths | None = None,
     ) -> None:
         self.config, self.taken_down = config, taken_down
-        self.root, self.segments = root, segments or {}
+        self.root, self.pieces = root, pieces or {}
         self.resources = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
         self._box: Sandbox | None = None
         self._net: detectors.TransNet | None = None
 
     def setup(self) -> None:
-        self._box = Sandbox(deadline_s=self.config.deadline_s, memory_gb=self.config.memory_gb)
+        self._box = Sandbox(self.config.limits())
         detectors.check(self.config.shots.detector)
-        self._net = detectors.TransNet() if self.config.shots.detector == "transnetv2" else None
+        self._net = (
+            detectors.TransNet(self.config.deadline_s) if self.config.shots.detector == "transnetv2" else None
+        )
 
     def process(self, task: Task) -> TaskResult:
         sources: Rows = []
@@ -105,8 +107,8 @@ class AnalyzeStage:
             known["source_id"] = _source_id(path)
             if known["source_id"] in self.taken_down:
                 return None
-            if paths := self.segments.get(known["source_key"]):
-                joined = join_segments(Storage(self.root), paths, path, self.config, self._box)
+            if paths := self.pieces.get(known["source_key"]):
+                joined = join_pieces(Storage(self.root), paths, path, self.config, self._box)
                 if not isinstance(joined, Failure):
                     return joined
             boundaries = None
@@ -134,9 +136,9 @@ def analyze_corpus(
         forget_failed(corpus, "sources", AnalyzeStage.name, tables.SOURCES)
     done = set(corpus.sources()["source_key"].to_pylist())
     tasks = plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
-    segments = make_segments(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
+    pieces = make_pieces(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
     taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
-    stage = AnalyzeStage(config.analyze, taken_down, corpus.root, segments)
+    stage = AnalyzeStage(config.analyze, taken_down, corpus.root, pieces)
     summary = run(stage, tasks, executor, corpus.root, progress)
     if not summary.lost:
         corpus.sweep_pieces()

@@ -30,6 +30,7 @@ from pipeline.stages.judge import find_pairs, judge
 from pipeline.uris import local_path
 
 PROBED = 64
+PROBE_S = 60.0  # a header that takes longer is unreadable
 DRAWS = 400  # of the bootstrap behind the range of hours
 # Worker seconds a kept clip, of the built-in models at their default sizes on one CPU core, loading included:
 # the demo of infra/bench/RESULTS.md captioned 46 clips in 6.0 s with two workers and encoded them in 3.7 s
@@ -48,7 +49,7 @@ def plan_run(
 ) -> dict[str, Any]:
     """What to expect of a run over `inputs`; analyses about `budget_s` seconds of their footage."""
     rows = sorted(inputs.to_pylist(), key=lambda r: hashlib.sha256(r["source_key"].encode()).digest())
-    with Sandbox(deadline_s=60.0, memory_gb=config.analyze.memory_gb) as box:
+    with Sandbox(replace(config.analyze.limits(), deadline_s=PROBE_S)) as box:
         probed = [row | {"length_s": _length_s(row["uri"], box)} for row in rows[:PROBED]]
     good = [row for row in probed if row["length_s"] is not None]
     chosen = _chosen(good, budget_s)

@@ -1,8 +1,8 @@
-"""Long sources, decoded in parts by several workers before the analyze stage joins them.
+"""Long sources, decoded in pieces by several workers before the analyze stage joins them.
 
-In: the open inputs that are large enough to be long. Out: packed parts under `segments/`, which the analyze
-stage reads in place of decoding; the rows are those of one pass (pipeline/onepass/pieces.py), so the parts
-are keyed but never part of a corpus's identity, and are deleted when nothing is open. A part that cannot be
+In: the open inputs that are large enough to be long. Out: packed pieces under `segments/`, which the analyze
+stage reads in place of decoding; the rows are those of one pass (pipeline/onepass/pieces.py), so the pieces
+are keyed but never part of a corpus's identity, and are deleted when nothing is open. A piece that cannot be
 trusted is an empty file: its source is decoded in one pass. Never: a clip, a decision.
 """
 
@@ -24,7 +24,7 @@ from pipeline.settings import fingerprint
 from pipeline.storage import Buffer, Storage
 from pipeline.uris import local_path, stat_each
 
-Paths = dict[str, tuple[str, ...]]  # source_key → its parts' files, in order
+Paths = dict[str, tuple[str, ...]]  # source_key → its pieces' files, in order
 
 
 class _DecodingStage:
@@ -38,11 +38,11 @@ class _DecodingStage:
         self._box: Sandbox | None = None
 
     def setup(self) -> None:
-        self._box = Sandbox(deadline_s=self.config.deadline_s, memory_gb=self.config.memory_gb)
+        self._box = Sandbox(self.config.limits())
 
 
 class SurveyStage(_DecodingStage):
-    """Into how many parts each source is cut: one number a row, as text."""
+    """Into how many pieces each source is cut: one number a row, as text."""
 
     name = "survey"
 
@@ -54,27 +54,27 @@ class SurveyStage(_DecodingStage):
     def _count(self, uri: str) -> int:
         assert self._box is not None, "setup() comes first"
         with local_path(uri) as path:
-            return self._box.count_parts(path, self.config)
+            return self._box.count_pieces(path, self.config)
 
 
-class SegmentStage(_DecodingStage):
-    """One task is one part of one source."""
+class PieceStage(_DecodingStage):
+    """One task is one piece of one source."""
 
     name = "segments"
 
     def process(self, task: Task) -> TaskResult:
         (row,) = task.inputs.to_pylist()
-        packed = b"" if task.poisoned else guard(partial(self._watch, row["uri"], row["part"], row["parts"]))
+        packed = b"" if task.poisoned else guard(partial(self._watch, **row))
         data = b"" if isinstance(packed, Failure) else packed
         return TaskResult(outputs=(Output(path=f"{PIECES_FOLDER}/{task.key}.npz", data=data),))
 
-    def _watch(self, uri: str, part: int, parts: int) -> Buffer:
+    def _watch(self, uri: str, piece: int, pieces: int) -> Buffer:
         assert self._box is not None, "setup() comes first"
         with local_path(uri) as path:
-            return self._box.watch_part(path, self.config, part, parts)
+            return self._box.watch_piece(path, self.config, piece, pieces)
 
 
-def make_segments(
+def make_pieces(
     corpus: Corpus,
     open_inputs: Sequence[pa.Table],
     config: AnalyzeConfig,
@@ -82,7 +82,7 @@ def make_segments(
     executor: Executor,
     progress: Progress,
 ) -> Paths:
-    """Decodes the long sources among the open ones in parts; the files of each."""
+    """Decodes the long sources among the open ones in pieces; the files of each."""
     least = int(config.segment_min_mb * 2**20)
     large = [
         row
@@ -94,30 +94,30 @@ def make_segments(
     key = fingerprint(key, config.segment_s)
     surveys = [_task(key, "survey", row["source_key"], uri=row["uri"]) for row in large]
     _run(SurveyStage(config), surveys, corpus, executor, progress, ".txt")
-    found: Paths = {}
+    paths: Paths = {}
     tasks: list[Task] = []
     for row, survey in zip(large, surveys, strict=True):
-        parts = int(_read(corpus.storage, f"{PIECES_FOLDER}/{survey.key}.txt") or b"1")
-        if parts > 1:
+        pieces = int(_read(corpus.storage, f"{PIECES_FOLDER}/{survey.key}.txt") or b"1")
+        if pieces > 1:
             of_source = [
-                _task(key, str(parts), row["source_key"], str(k), uri=row["uri"], part=k, parts=parts)
-                for k in range(parts)
+                _task(key, str(pieces), row["source_key"], str(k), uri=row["uri"], piece=k, pieces=pieces)
+                for k in range(pieces)
             ]
-            found[row["source_key"]] = tuple(f"{PIECES_FOLDER}/{task.key}.npz" for task in of_source)
+            paths[row["source_key"]] = tuple(f"{PIECES_FOLDER}/{task.key}.npz" for task in of_source)
             tasks += of_source
-    _run(SegmentStage(config), tasks, corpus, executor, progress, ".npz")
-    return found
+    _run(PieceStage(config), tasks, corpus, executor, progress, ".npz")
+    return paths
 
 
-def join_segments(
+def join_pieces(
     storage: Storage, paths: Sequence[str], path: Path, config: AnalyzeConfig, box: Sandbox
 ) -> SourceAnalysis | Failure:
-    """The rows of a source from its parts, or why one pass is needed."""
-    found = stat_each([f"{storage.root}/{part}" for part in paths])
-    sizes = [info.size_bytes if info else 0 for info in found]
+    """The rows of a source from its pieces, or why one pass is needed."""
+    files = stat_each([f"{storage.root}/{piece}" for piece in paths])
+    sizes = [file.size_bytes if file else 0 for file in files]
     if not all(sizes):
-        return Failure(reason="a part is missing or cannot be trusted")
-    return guard(lambda: box.join_parts(path, config, sizes, map(storage.read_bytes, paths)))
+        return Failure(reason="a piece is missing or cannot be trusted")
+    return guard(lambda: box.join_pieces(path, config, sizes, map(storage.read_bytes, paths)))
 
 
 def _task(key: str, *ids: str, **row: str | int) -> Task:
@@ -125,7 +125,7 @@ def _task(key: str, *ids: str, **row: str | int) -> Task:
 
 
 def _run(
-    stage: SurveyStage | SegmentStage,
+    stage: SurveyStage | PieceStage,
     tasks: Sequence[Task],
     corpus: Corpus,
     executor: Executor,

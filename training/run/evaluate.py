@@ -7,7 +7,6 @@ through the same VAE, the most that `fact_fidelity` could show. Knows the toy wo
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,10 +16,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from captioner.filmstrip import Filmstrip
+from captioner.filmstrip import STRIP_FRAMES, Filmstrip
 from captioner.names import load_captioner
+from pipeline.config import AnalyzeConfig
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.stage import Failure
+from pipeline.media.strips import strip_frames, strip_picture
 from pipeline.progress import Progress, silent
 from pipeline.settings import build
 from pipeline.toyworld.facts import FactScore, parse_facts, score_all, score_by_kind
@@ -34,7 +35,6 @@ from training.run.sample import Generator, SampleConfig, contact_sheet, load_gen
 from training.run.validate import held_out_batches, validate
 
 READER = "builtin:"
-STRIP_FRAMES, STRIP_QUALITY = 8, 92  # as the analysis makes them
 PROMPTS_PER_PACK = 8
 SHEET_PROMPTS = 8
 Pairs = list[tuple[frozenset[Fact], frozenset[Fact]]]
@@ -132,8 +132,12 @@ def read_facts(videos: Sequence[np.ndarray], fps: float, wanted: Sequence[frozen
 
 
 def filmstrip(frames: np.ndarray, fps: float) -> Filmstrip:
-    """Generated frames as the captioner is used to seeing a clip."""
+    """Generated frames, uint8 [T, H, W, 3], as the analysis would show a captioner their clip."""
+    config = AnalyzeConfig()
+    _, high, wide, _ = frames.shape
     at = np.linspace(0, len(frames) - 1, min(STRIP_FRAMES, len(frames))).round().astype(int)
+    pictures = [strip_picture(frames[i], config.strip_long_px) for i in at]
+    jpegs = strip_frames(pictures, (0, 0, wide, high), (wide, high), config.strip_quality)
     return Filmstrip(
         clip_id="generated",
         source_id="generated",
@@ -141,14 +145,8 @@ def filmstrip(frames: np.ndarray, fps: float) -> Filmstrip:
         start_s=0.0,
         end_s=len(frames) / fps,
         times_s=tuple(float(i) / fps for i in at),
-        frames=tuple(_jpeg(frames[i]) for i in at),
+        frames=tuple(map(bytes, jpegs)),
     )
-
-
-def _jpeg(frame: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(frame).save(file, "JPEG", quality=STRIP_QUALITY)
-    return file.getvalue()
 
 
 def _recall(pairs: Pairs, kind: str) -> float:
