@@ -172,20 +172,22 @@ ANYTHING = st.recursive(
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
-FITTING = {str: st.text(), float: st.floats(), int: st.integers(), bool: st.booleans()}
+NUMBERS = st.floats(min_value=0, exclude_min=True, allow_infinity=False)
+FITTING = {str: st.text(), float: NUMBERS, int: st.integers(1, 2**63 - 1), bool: st.booleans()}
+NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]*", fullmatch=True)
 
 
 @st.composite
 def rule_trees(draw: st.DrawFn) -> dict[str, Any]:
     """Rules that a config may well hold, and now and then something else among them."""
-    tree: dict[str, Any] = (
-        draw(st.dictionaries(st.text(max_size=3), ANYTHING, max_size=1)) if draw(st.booleans()) else {}
-    )
+    tree: dict[str, Any] = {}
+    if draw(st.integers(0, 7)) == 0:
+        tree = draw(st.dictionaries(st.text(max_size=3), ANYTHING, max_size=1))
     for column in draw(st.lists(st.sampled_from(COLUMNS), max_size=3)):
         table = tree
         for name in [*column.split("."), *draw(st.lists(st.sampled_from(KINDS), max_size=1))]:
             table = table.setdefault(name, {})
-        table[draw(st.sampled_from(LIMITS))] = draw(st.floats() | st.integers())
+        table[draw(st.sampled_from(LIMITS))] = draw(NUMBERS | st.integers(-(2**63), 2**63 - 1))
         table[draw(st.sampled_from(["low", "high"]))] = draw(st.text())
     return tree
 
@@ -196,8 +198,10 @@ def sections(draw: st.DrawFn) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for section, default in dataclasses.asdict(Config()).items():
         for name in draw(st.lists(st.sampled_from(sorted(default)), max_size=3)):
-            fitting = FITTING.get(type(default[name]), rule_trees() if name == "rules" else ANYTHING)
-            values.setdefault(section, {})[name] = draw(fitting if draw(st.integers(0, 9)) else ANYTHING)
+            fitting = {"rules": rule_trees(), "name": NAMES}.get(
+                name, FITTING.get(type(default[name]), ANYTHING)
+            )
+            values.setdefault(section, {})[name] = draw(fitting if draw(st.integers(0, 19)) else ANYTHING)
     return values
 
 
