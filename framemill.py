@@ -15,6 +15,7 @@ from typing import Any
 import captioner.verbs
 import pipeline
 import pipeline.bench.verbs
+import pipeline.stages.verbs
 import tokenizer_stage.verbs
 import training.run.verbs
 from pipeline.command import Args, Verbs, show
@@ -35,17 +36,8 @@ FLAGS = {  # flags that stand for config keys
 
 
 def add_verbs(verbs: Verbs) -> None:
-    """Adds the verbs of the data side."""
-    add = verbs.add("toyworld", toyworld, "toy --videos 12 --images 4 --seed 1", settings=True)
-    add("out", help="folder to write")
-    add("--videos", type=int, default=12)
-    add("--images", type=int, default=4)
-    add("--seed", type=int, default=0)
-    add("--workers", type=int, default=1, help="processes (the bytes do not depend on it)")
+    """Adds the verbs that run stages of several packages over a corpus."""
     _add_staged(verbs, "analyze", analyze, "videos/ --out corpus")
-    add = verbs.add("plan", plan, "videos/ --json", settings=True)
-    add("src", nargs="+", help="as for analyze")
-    add("--seconds", type=float, default=120.0, help="how much footage to analyse")
     add = _add_staged(verbs, "judge", judge, "corpus --preset strict --what-if signals.motion.min=0.2")
     add("--decontaminate", metavar="EVAL", help="reject what shows footage of these media, or of this corpus")
     add("--preset", help="strict | standard | keep-all, or a TOML file of rules")
@@ -63,12 +55,6 @@ def add_verbs(verbs: Verbs) -> None:
     add = _add_staged(verbs, "run", run, "videos/ --out corpus --executor ray")
     add("--captioner", help="as for caption")
     add("--vae", help="as for encode")
-    verbs.add("status", status, "corpus --json")("corpus")
-    add = verbs.add("takedown", takedown, "corpus 0123456789abcdef --dry-run")
-    add("corpus")
-    add("source", nargs="+", help="a source_id, or a uri of the sources table")
-    add("--reason", default="", help="why, for takedowns.parquet")
-    add("--dry-run", action="store_true", help="list what is affected and change nothing")
     add = verbs.add("report", report, "corpus --run runs/first")
     add("corpus")
     add("--run", help="a training run to show")
@@ -98,38 +84,6 @@ def _add_staged(verbs: Verbs, name: str, function: Callable[[Args], int], exampl
     if name != "judge":
         add("--retry-failed", action="store_true", help="try items that failed in earlier runs again")
     return add
-
-
-def toyworld(args: Args) -> int:
-    """Render a toy world: real H.264 videos and images with exact truth (cuts, facts, captions)."""
-    from pathlib import Path
-
-    from pipeline.progress import progress_bar
-    from pipeline.settings import load
-    from pipeline.toyworld.world import ToyWorldConfig, render_corpus
-
-    given = {"videos": args.videos, "images": args.images, "seed": args.seed}
-    config = load(ToyWorldConfig(), args.config, args.set, given)
-    with progress_bar("toyworld", "files", machine=args.json) as report:
-        render_corpus(Path(args.out), config, progress=report, workers=args.workers)
-    show(
-        args,
-        {"out": args.out, "videos": args.videos, "images": args.images, "truth": f"{args.out}/truth.jsonl"},
-    )
-    return 0
-
-
-def plan(args: Args) -> int:
-    """Say from a sample of the sources what a run would take; writes nothing."""
-    from pipeline.progress import progress_bar
-    from pipeline.sources.discover import discover
-    from pipeline.stages.forecast import plan_lines, plan_run
-
-    sources = discover(args.src)
-    with progress_bar("plan", machine=args.json) as report:
-        expected = plan_run(sources.inputs, _config(args, None), budget_s=args.seconds, progress=report)
-    show(args, expected, plan_lines(expected))
-    return 0
 
 
 # -- the stages -----------------------------------------------------------------------------------
@@ -290,30 +244,6 @@ def _say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
         print(f"… and {len(notes) - 20} more notes on the sources", file=sys.stderr)
 
 
-# -- the corpus as a whole ------------------------------------------------------------------------
-
-
-def status(args: Args) -> int:
-    """Count sources, clips, captions and shards by status and reason."""
-    from pipeline.corpus.status import status as count
-    from pipeline.corpus.status import status_lines
-
-    counts = count(Corpus(args.corpus).require())
-    show(args, counts, status_lines(counts))
-    return 0
-
-
-def takedown(args: Args) -> int:
-    """Erase sources from every table and shard, and keep them from coming back."""
-    from pipeline.corpus.takedown import as_dict, as_lines, take_down
-
-    corpus = Corpus(args.corpus).require()
-    with corpus.writing():
-        traces = take_down(corpus, args.source, reason=args.reason, dry_run=args.dry_run)
-    show(args, as_dict(traces) | {"dry_run": args.dry_run}, as_lines(traces, dry_run=args.dry_run))
-    return 0
-
-
 def report(args: Args) -> int:
     """Write the self-contained HTML report of a corpus, and of a training run when one is named."""
     from captioner.audit.report import write_report
@@ -329,6 +259,7 @@ def all_verbs() -> Verbs:
     """Every verb of the command line."""
     verbs = Verbs((__doc__ or "").split("\n")[0], pipeline.__version__)
     for add in (
+        pipeline.stages.verbs.add_verbs,
         add_verbs,
         captioner.verbs.add_verbs,
         tokenizer_stage.verbs.add_verbs,
