@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from captioner.filmstrip import Filmstrip
-from pipeline.engine.stage import Failure
+from pipeline.engine.stage import Failure, Resources
 
 MAX_TOKENS = 112
 SHORT_PROMPT = "Describe the main subject of this clip and what it does, in one sentence of at most 12 words."
@@ -33,7 +33,8 @@ class Caption:
 
 
 class Captioner(Protocol):
-    """`dir_name` is its folder under captions/; `weights_sha256` changes when its captions may."""
+    """`dir_name` is its folder under captions/; `weights_sha256` changes when its captions may; `resources`
+    are what one worker with it would use, GPUs where there are any."""
 
     @property
     def name(self) -> str: ...
@@ -41,6 +42,8 @@ class Captioner(Protocol):
     def dir_name(self) -> str: ...
     @property
     def weights_sha256(self) -> str: ...
+    @property
+    def resources(self) -> Resources: ...
     def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
         """One answer a strip, in order."""
 

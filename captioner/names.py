@@ -19,7 +19,7 @@ from typing import Any
 from captioner.caption import MAX_TOKENS, Caption, Captioner, folder_name
 from captioner.filmstrip import Filmstrip, strip_pixels
 from captioner.folder import BUILTIN_DIR, read_description
-from pipeline.engine.stage import Failure, guard
+from pipeline.engine.stage import Failure, Resources, guard
 from pipeline.errors import MediaError, ModelError
 from pipeline.toyworld.world import read_truth
 
@@ -58,6 +58,7 @@ class BuiltinCaptioner:
         self.name = f"builtin:{folder}"
         self.dir_name = folder_name("builtin", folder)
         self.weights_sha256 = str(read_description(self._folder)["weights_sha256"])
+        self.resources = Resources(cpus=1, memory_gb=2)
 
     @cached_property
     def _model(self) -> Any:
@@ -101,6 +102,7 @@ class TruthCaptioner:
         self.name = f"truth:{path}"
         self.dir_name = "truth"
         self.weights_sha256 = hashlib.sha256(truth.read_bytes()).hexdigest()
+        self.resources = Resources(cpus=1, memory_gb=1)
 
     def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
         return [guard(lambda strip=strip: self._look_up(strip)) for strip in strips]  # type: ignore[misc]

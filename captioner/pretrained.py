@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captioner.caption import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
 from captioner.filmstrip import Filmstrip, decode_jpeg
-from pipeline.engine.stage import Failure, guard
+from pipeline.engine.stage import Failure, Resources, guard
 from pipeline.errors import MediaError, ModelError
 
 COCA_FRAMES = 3  # captioned one by one; the middle one gives the short caption
@@ -44,6 +44,7 @@ class CocaCaptioner:
         self.name = f"coca:{argument}"
         self.dir_name = folder_name("coca", argument)
         self.weights_sha256 = hashlib.sha256(self.name.encode()).hexdigest()
+        self.resources = Resources(cpus=1, memory_gb=2 + _weights_gb(model))
 
     def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
         return [guard(lambda strip=strip: self._caption_one(strip)) for strip in strips]  # type: ignore[misc]
@@ -123,6 +124,7 @@ class HfCaptioner:
         self.weights_sha256 = hashlib.sha256(
             f"{repo} {revision} {SHORT_PROMPT} {DETAILED_PROMPT}".encode()
         ).hexdigest()
+        self.resources = Resources(cpus=1, gpus=1, memory_gb=2 + _weights_gb(self._model))
 
     def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
         return [guard(lambda strip=strip: self._caption_one(strip)) for strip in strips]  # type: ignore[misc]
@@ -154,3 +156,7 @@ class HfCaptioner:
         scores = torch.stack([s[0].float().log_softmax(-1) for s in out.scores])  # [L, V]
         confidence = float(scores.gather(1, written[: len(scores)].unsqueeze(1)).mean())
         return " ".join(self._processor.decode(written, skip_special_tokens=True).split()), confidence
+
+
+def _weights_gb(model: torch.nn.Module) -> float:
+    return sum(value.numel() * value.element_size() for value in model.parameters()) / 2**30

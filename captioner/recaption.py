@@ -20,12 +20,13 @@ from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.ids import sources_of
-from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.runner import Executor, RunSummary, granted, run
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult
 from pipeline.progress import Progress, silent
 from pipeline.settings import fingerprint
 
 STAGE_VERSION = 1
+DEFAULT_RESOURCES = Resources()
 Load = Callable[[str, int], Captioner]  # (name, max_tokens) → the captioner
 
 
@@ -34,9 +35,15 @@ class RecaptionStage:
 
     name = "caption"
     version = STAGE_VERSION
-    resources = Resources(cpus=1, memory_gb=2)
 
-    def __init__(self, root: str, config: CaptionConfig, load: Load = load_captioner) -> None:
+    def __init__(
+        self,
+        root: str,
+        config: CaptionConfig,
+        load: Load = load_captioner,
+        resources: Resources = DEFAULT_RESOURCES,
+    ) -> None:
+        self.resources = resources
         self._root, self._config, self._load = root, config, load
         self._captioner: Captioner | None = None
 
@@ -98,7 +105,9 @@ def recaption_corpus(
     if retry_failed:
         forget_failed(corpus, f"captions/{name}", f"captions/{name}", tables.CAPTIONS)
     tasks = caption_tasks(corpus, name, stage_fingerprint, config.caption.clips_per_task)
-    summary = run(RecaptionStage(corpus.root, config.caption, load), tasks, executor, corpus.root, progress)
+    resources = granted(captioner.resources, executor) if tasks else captioner.resources
+    stage = RecaptionStage(corpus.root, config.caption, load, resources)
+    summary = run(stage, tasks, executor, corpus.root, progress)
     refresh_originals(corpus, name)
     return summary
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from captioner.caption import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
 from captioner.filmstrip import Filmstrip
-from pipeline.engine.stage import Failure, guard
+from pipeline.engine.stage import Failure, Resources, guard
 from pipeline.errors import MediaError, ModelError
 
 TIMEOUT_S = 120.0
@@ -46,6 +46,7 @@ class ServedCaptioner:
         self.weights_sha256 = hashlib.sha256(
             f"{address} {SHORT_PROMPT} {DETAILED_PROMPT}".encode()
         ).hexdigest()
+        self.resources = Resources(cpus=1, memory_gb=1)
 
     def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:

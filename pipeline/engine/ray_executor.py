@@ -20,9 +20,9 @@ from ray.data import ActorPoolStrategy, DataContext
 from pipeline import errors
 from pipeline.engine.answers import Answer, AnsweringWorker
 from pipeline.engine.culprits import Ended, receipts
-from pipeline.engine.resources import let_waiting_threads_sleep
+from pipeline.engine.resources import let_waiting_threads_sleep, show_gpus
 from pipeline.engine.runner import Receipt
-from pipeline.engine.stage import Stage, Task
+from pipeline.engine.stage import Resources, Stage, Task
 
 DIED = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)  # not a lost node or cluster
 
@@ -31,7 +31,7 @@ class _TaskWorker:
     """A worker as Ray Data calls it: a batch of one task in, its answer as JSON out."""
 
     def __init__(self, stage: Stage, root: str) -> None:
-        self._worker = AnsweringWorker(stage, root)
+        self._worker = _worker(stage, root)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         with pa.ipc.open_stream(batch["inputs"][0]) as stream:
@@ -45,21 +45,26 @@ class RayExecutor:
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
 
+    def gpus(self) -> float:
+        _start()
+        return float(ray.cluster_resources().get("GPU", 0.0))
+
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
         _start()
         yield from receipts(tasks, partial(self._pooled, stage, root), partial(_alone, stage, root))
 
     def _pooled(self, stage: Stage, root: str, tasks: Sequence[Task]) -> Iterator[Answer]:
         """Answers of a pool of workers; none for the tasks that a dying worker took with it."""
-        need = stage.resources
+        need, fit = stage.resources, _fit(stage.resources)
         items = [{"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks]
         answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _TaskWorker,
             fn_constructor_args=(stage, root),
             batch_size=1,
-            compute=ActorPoolStrategy(size=min(len(items), self._workers or _fit(need.cpus, need.gpus))),
+            compute=ActorPoolStrategy(size=min(len(items), self._workers or fit)),
             num_cpus=need.cpus,
             num_gpus=need.gpus,
+            memory=_bytes(need),
             max_restarts=-1,
             max_task_retries=0,  # Ray Data would try for ever
         )
@@ -70,7 +75,9 @@ class RayExecutor:
 def _alone(stage: Stage, root: str, tasks: Sequence[Task], *, commit: bool = True) -> Iterator[Ended]:
     """How the tasks ended, a process a task."""
     need = stage.resources
-    run_one = ray.remote(num_cpus=need.cpus, num_gpus=need.gpus, max_retries=0, max_calls=1)(_run_one)
+    run_one = ray.remote(
+        num_cpus=need.cpus, num_gpus=need.gpus, memory=_bytes(need), max_retries=0, max_calls=1
+    )(_run_one)
     waiting = {run_one.remote(stage, root, task, commit): number for number, task in enumerate(tasks)}
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
@@ -82,7 +89,14 @@ def _alone(stage: Stage, root: str, tasks: Sequence[Task], *, commit: bool = Tru
 
 
 def _run_one(stage: Stage, root: str, task: Task, commit: bool) -> dict[str, Any]:
-    return AnsweringWorker(stage, root).run(task, commit=commit).to_dict()
+    return _worker(stage, root).run(task, commit=commit).to_dict()
+
+
+def _worker(stage: Stage, root: str) -> AnsweringWorker:
+    """A worker in a process of Ray's. One that asked for no GPU sees none: Ray shows it all of them."""
+    if not stage.resources.gpus:
+        show_gpus(os.environ, ())
+    return AnsweringWorker(stage, root)
 
 
 def _start() -> None:
@@ -100,14 +114,23 @@ def _start() -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
 
 
-def _fit(cpus: float, gpus: float) -> int:
+def _bytes(need: Resources) -> int:
+    return int(need.memory_gb * 2**30)
+
+
+def _fit(need: Resources) -> int:
     """How many such workers the cluster holds."""
     have = ray.cluster_resources()
-    by_gpu = have.get("GPU", 0.0) // gpus if gpus else float("inf")
-    fit = int(min(have.get("CPU", 1.0) // max(cpus, 0.01), by_gpu))
+    if not have.get("CPU"):
+        return 1  # a head without CPUs: nodes come with the work
+    amounts = {"CPU": need.cpus, "GPU": need.gpus, "memory": _bytes(need)}
+    fit = int(min(have.get(name, 0.0) // amount for name, amount in amounts.items() if amount))
     if fit < 1:
         raise errors.UsageError(
-            f"a worker needs {cpus} CPUs and {gpus} GPUs", expected=f"a node with them; Ray has {have}"
+            f"a worker needs {need.cpus:g} CPUs, {need.gpus:g} GPUs and {need.memory_gb:g} GB of memory",
+            expected=f"a cluster with them; this one has {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} "
+            f"GPUs and {have.get('memory', 0) / 2**30:.1f} GB",
+            fix="add a node, or run with --executor local",
         )
     return fit
 

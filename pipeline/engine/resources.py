@@ -1,20 +1,24 @@
-"""What this machine lends a process: how many cores it may use, and how many threads it then runs.
+"""What this machine lends a process: how many cores it may use, how many threads it then runs, which GPUs and
+how much memory there are.
 
-In: the system's own files and the environment. Out: a number of cores; thread settings of this process and
-its children. Imports only the standard library: torch is told its threads where a stage has loaded it.
+In: the system's own files and the environment. Out: numbers; settings of this process and its children.
+Imports only the standard library: torch is told its threads where a stage has loaded it.
 
 Waiting OpenMP threads spin by default. On cores that others use too, a spinning thread takes the core from
 the very thread that it waits for, so each process that computes here lets its waiting threads sleep.
 """
 
 import os
+import re
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
 THREAD_COUNTS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
+DEVICES = Path("/dev")
 CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
@@ -63,6 +67,24 @@ def _quota(folder: Path) -> float | None:
         return int(quota_us) / int(period_us) if int(quota_us) > 0 else None
     except (OSError, ValueError, ZeroDivisionError):
         return None
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = DEVICES) -> tuple[str, ...]:
+    """The GPUs that this process may give its workers, as CUDA_VISIBLE_DEVICES names them; asks no driver."""
+    if (named := environment.get(VISIBLE_GPUS)) is not None:
+        return tuple(name for name in re.split(r"[,\s]+", named) if name not in ("", "-1"))
+    numbers = [re.fullmatch(r"nvidia(\d+)", device.name) for device in devices.glob("nvidia*")]
+    return tuple(sorted((number[1] for number in numbers if number), key=int))
+
+
+def show_gpus(environment: MutableMapping[str, str], names: Sequence[str]) -> None:
+    """Lets a process see these GPUs and no others. Read once, when CUDA is first used."""
+    environment[VISIBLE_GPUS] = ",".join(names)
+
+
+def memory_gb() -> float:
+    """The memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
 def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:

@@ -7,11 +7,11 @@ or whose stage breaks is lost and named; the others go on. Running again is the 
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from pipeline.engine.resources import threads_restored, use_threads
-from pipeline.engine.stage import Stage, Task, attempt, set_up
+from pipeline.engine.resources import threads_restored, use_threads, visible_gpus
+from pipeline.engine.stage import Resources, Stage, Task, attempt, set_up
 from pipeline.progress import Progress, silent
 from pipeline.storage import Storage
 
@@ -46,7 +46,15 @@ class RunSummary:
 class Executor(Protocol):
     """Runs tasks somewhere and yields their receipts as they come, in any order."""
 
+    def gpus(self) -> float:
+        """How many GPUs it can give to workers."""
+
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]: ...
+
+
+def granted(wanted: Resources, executor: Executor) -> Resources:
+    """What a worker gets whose model would like this: the same, without GPUs where there are too few."""
+    return wanted if not wanted.gpus or executor.gpus() >= wanted.gpus else replace(wanted, gpus=0.0)
 
 
 class Worker:
@@ -73,6 +81,9 @@ class Worker:
 class LocalExecutor:
     """A plain loop in this process, which a debugger can step through. What kills a worker kills the run:
     the same command resumes it."""
+
+    def gpus(self) -> float:
+        return len(visible_gpus())
 
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
         with threads_restored():

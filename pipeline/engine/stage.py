@@ -11,18 +11,24 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipeline.errors import FramemillError, MediaError, StorageError
+from pipeline.errors import ConfigError, FramemillError, MediaError, StorageError
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one worker of a stage needs. Fractions of a GPU are allowed."""
+    """What one worker of a stage needs, and all that it may use. A GPU may be shared in equal fractions."""
 
     cpus: float = 1.0
     gpus: float = 0.0
     memory_gb: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (self.cpus > 0 and self.memory_gb > 0 and self.gpus >= 0):
+            raise ConfigError(f"{self}", expected="CPUs and memory above 0, GPUs from 0")
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ConfigError(f"{self.gpus} GPUs", expected="a fraction of one, or whole ones")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from pipeline.engine.stage import Resources
 from pipeline.errors import ModelError
 from pipeline.storage import Storage
 from tokenizer_stage.vae.network import DecoderResidual, EncoderResidual
@@ -35,6 +36,7 @@ class VideoVAE(Protocol):
     channels: int
     stride_t: int
     stride_s: int
+    resources: Resources  # of a worker that encodes with it; GPUs where there are any
 
     @property
     def mean(self) -> Tensor:
@@ -72,6 +74,7 @@ class BuiltinVAE(nn.Module):
         super().__init__()
         self.spec = spec
         self.id = "builtin"
+        self.resources = Resources(cpus=1, memory_gb=3)
         self.weights_sha256 = ""
         self.channels = spec.channels
         self.linear = LinearCodec(spec.channels)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pipeline.engine.stage import Resources
 from pipeline.errors import ModelError
 from tokenizer_stage.vae.pixels import check_video
 
@@ -38,18 +39,21 @@ class DiffusersVAE:
         self.channels: int = config.get("z_dim") or config["latent_channels"]
         self.mean, self.std = _statistics(config, self.channels)
         self.weights_sha256 = _state_sha256(model.state_dict())
-        self._model = model.eval().requires_grad_(False)
+        weights_gb = sum(value.numel() * value.element_size() for value in model.parameters()) / 2**30
+        self.resources = Resources(cpus=1, gpus=1, memory_gb=3 + weights_gb)
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._model = model.eval().requires_grad_(False).to(self._device)
 
     @torch.inference_mode()
     def encode(self, video: Tensor) -> Tensor:
         """Video `[B, 3, 1 + k·stride_t, H, W]` → the posterior's mode `[B, C, 1 + k, h, w]`."""
         check_video(video, self.stride_t, self.stride_s)
-        return self._model.encode(video).latent_dist.mode()
+        return self._model.encode(video.to(self._device)).latent_dist.mode().cpu()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents → video in [-1, 1]."""
-        return self._model.decode(latents).sample.clamp(-1.0, 1.0)
+        return self._model.decode(latents.to(self._device)).sample.clamp(-1.0, 1.0).cpu()
 
 
 def load_diffusers(name: str) -> DiffusersVAE:
