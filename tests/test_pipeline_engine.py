@@ -48,7 +48,7 @@ class Shout:
     def process(self, task: Task) -> TaskResult:
         killers = task.killers("word")
         words = [word for word in task.inputs["word"].to_pylist() if word not in killers]
-        if "die" in words or "always" in _all(task) or {"together", "we die"} <= set(words):
+        if "die" in words or {"together", "we die"} <= set(words):
             os.kill(os.getpid(), signal.SIGKILL)
         if "raise" in words:
             raise ValueError("cannot shout this")
@@ -185,13 +185,6 @@ def test_a_stage_that_dies_in_its_setup_loses_tasks_and_convicts_nobody(
     assert files(tmp_path) == {}
 
 
-def test_a_task_that_kills_without_any_row_convicts_nobody(tmp_path: Path) -> None:
-    tasks = tasks_of("die", "a", "always", "b", per_task=2)  # the first task's death is its row's fault
-    summary = run(Shout(), tasks, PoolExecutor(2), str(tmp_path))
-    assert [lost.key for lost in summary.lost] == [tasks[1].key]
-    assert summary.counts == {"ok": 1, "failed": 1}
-
-
 def test_no_worker_outlives_its_run(tmp_path: Path) -> None:
     run(Shout(), tasks_of("a", "b", "c"), PoolExecutor(2), str(tmp_path))
     assert not _children(os.getpid())
@@ -315,6 +308,20 @@ def test_culprits_are_found_in_few_processes() -> None:
     answered = list(receipts([task], lambda tasks: iter(()), alone))
     assert [receipt.counts for receipt in answered] == [{"failed": 1}]
     assert len(processes) == 1 + 1 + 2 * 6 + 1 + 1
+
+
+def test_a_task_that_dies_with_no_row_in_work_convicts_nobody() -> None:
+    """Also when the first suspect's death was its row's fault: each is asked."""
+    guilty, sick = tasks_of("a", "b", "c", "d", per_task=2)
+
+    def alone(tasks: list[Task], *, commit: bool = True) -> Iterator[Ended]:
+        for number, task in enumerate(tasks):
+            recovered = commit and task.poisoned  # rows that were convicted would be lost for good
+            died = 0 not in task.poisoned if task.key == guilty.key else not recovered
+            yield Ended(number=number, answer=None if died else _receipt(task), died=died)
+
+    answered = list(receipts([guilty, sick], lambda tasks: iter(()), alone))
+    assert [(receipt.key, receipt.counts) for receipt in answered] == [(guilty.key, {"failed": 1})]
 
 
 def _receipt(task: Task) -> Answer:

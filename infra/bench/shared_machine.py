@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -41,40 +42,41 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="measurements of each; the median counts")
     parser.add_argument("--busy", type=int, default=3, help="busy loops beside the training")
     parser.add_argument("--media", help="folder for the run on one and two workers")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="of waiting")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # no busy loop outlives this
     args.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {"cores": len(os.sched_getaffinity(0)), "busy_loops": args.busy}
     if args.steps:
         corpus = args.corpus or _demo_corpus(args.work)
-        result["training_step"] = _training(args.work, corpus, args.steps, args.rounds, args.busy)
+        result["training_step"] = _training(args, corpus)
     if args.media:
         result["workers"] = _workers(args.work, args.media)
     print(json.dumps(result))
 
 
-def _training(work: Path, corpus: Path, steps: int, rounds: int, busy: int) -> dict[str, Any]:
+def _training(args: argparse.Namespace, corpus: Path) -> dict[str, Any]:
     """Way of waiting → seconds a step, idle and beside busy loops, and their ratio."""
-    idle: dict[str, list[float]] = {way: [] for way in WAYS}
-    beside: dict[str, list[float]] = {way: [] for way in WAYS}
-    loads: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(rounds):
-        for way in WAYS:  # side by side, so that what else the machine does meets them alike
+    ways: list[str] = args.ways
+    idle: dict[str, list[float]] = {way: [] for way in ways}
+    beside: dict[str, list[float]] = {way: [] for way in ways}
+    loads: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(args.rounds):
+        for way in ways:  # side by side, so that what else the machine does meets them alike
             loads[way].append(round(os.getloadavg()[0], 2))
-            idle[way] += _step_seconds(work, corpus, steps, WAYS[way])
-            with _busy_loops(busy):
-                beside[way] += _step_seconds(work, corpus, steps, WAYS[way])
+            idle[way] += _step_seconds(args.work, corpus, args.steps, WAYS[way])
+            with _busy_loops(args.busy):
+                beside[way] += _step_seconds(args.work, corpus, args.steps, WAYS[way])
             _say(f"{way}: {statistics.median(idle[way]):.2f} s, {statistics.median(beside[way]):.2f} s")
-    usual = statistics.median(idle["passive"])
     return {
         way: {
             "idle_s": round(statistics.median(idle[way]), 3),
             "busy_s": round(statistics.median(beside[way]), 3),
             "ratio": round(statistics.median(beside[way]) / statistics.median(idle[way]), 2),
-            "busy_over_idle_passive": round(statistics.median(beside[way]) / usual, 2),
             "busy_worst_s": round(max(beside[way]), 3),
             "load_before_idle": loads[way],
         }
-        for way in WAYS
+        for way in ways
     }
 
 
