@@ -68,14 +68,14 @@ def toy_example(seed: int, index: int, count: int = STRIP_FRAMES) -> Example:
 
 def folder_examples(toyworld: Path, limit: int | None = None) -> Iterator[Example]:
     """One example a shot of a rendered toy world: frames decoded from the files, captions from the truth."""
-    made = 0
+    count = 0
     with Sandbox() as box:
         for row in read_truth(toyworld):
             for shot in row["shots"]:
-                if made == limit:
+                if count == limit:
                     return
                 yield _file_example(box, toyworld, row, shot)
-                made += 1
+                count += 1
 
 
 def _file_example(box: Sandbox, toyworld: Path, row: dict[str, Any], shot: dict[str, Any]) -> Example:
