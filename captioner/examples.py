@@ -68,14 +68,14 @@ def toy_example(seed: int, index: int, count: int = STRIP_FRAMES) -> Example:
 
 def folder_examples(toyworld: Path, limit: int | None = None) -> Iterator[Example]:
     """One example a shot of a rendered toy world: frames decoded from the files, captions from the truth."""
-    count = 0
+    made = 0
     with Sandbox() as box:
         for row in read_truth(toyworld):
             for shot in row["shots"]:
-                if count == limit:
+                if made == limit:
                     return
                 yield _file_example(box, toyworld, row, shot)
-                count += 1
+                made += 1
 
 
 def _file_example(box: Sandbox, toyworld: Path, row: dict[str, Any], shot: dict[str, Any]) -> Example:
