@@ -7,11 +7,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from captioner.filmstrip import Filmstrip
 from pipeline.engine.stage import Failure, Resources
 
+BUILTIN_DIR = Path(__file__).parent / "weights"  # of the captioner `builtin:`
+MADE_BY = "framemill captioner train --toyworld endless: --out DIR"
 MAX_TOKENS = 112
 SHORT_PROMPT = "Describe the main subject of this clip and what it does, in one sentence of at most 12 words."
 DETAILED_PROMPT = (

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from captioner.caption import folder_name
+from captioner.caption import BUILTIN_DIR, MADE_BY, folder_name
 from captioner.filmstrip import (
     SPAN_COLUMNS,
     Filmstrip,
@@ -28,7 +28,7 @@ from captioner.filmstrip import (
     strip_pixels,
     strip_tasks,
 )
-from captioner.folder import BUILTIN_DIR, read_description
+from pipeline.bundle import read_description
 from pipeline.config import Config, JudgeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
@@ -68,7 +68,7 @@ class BuiltinEmbedder:
         self._folder = Path(folder) if folder else BUILTIN_DIR
         self._model: Any = None
         self.dir_name = folder_name("builtin", folder)
-        self.weights_sha256 = str(read_description(self._folder)["weights_sha256"])
+        self.weights_sha256 = str(read_description(self._folder, MADE_BY)["weights_sha256"])
 
     def embed(self, strip: Filmstrip) -> np.ndarray:
         import torch

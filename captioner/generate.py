@@ -128,15 +128,16 @@ def caption_videos(
     model: VideoCoCa, videos: Sequence[tuple[Tensor, Tensor]], max_tokens: int = MAX_TOKENS
 ) -> list[StripCaption]:
     """Captions of (frames uint8 [T, 3, S, S], times [T]) pairs, in order; equal T share a batch."""
-    found: dict[int, StripCaption] = {}
+    captions: dict[int, StripCaption] = {}
+    device = model.logit_scale.device
     for length in sorted({len(times_s) for _, times_s in videos}):
         places = [i for i, (_, times_s) in enumerate(videos) if len(times_s) == length]
-        frames, times_s = (torch.stack([videos[i][part] for i in places]) for part in (0, 1))
+        frames, times_s = (torch.stack([videos[i][part] for i in places]).to(device) for part in (0, 1))
         video, tokens = model.encode_video(frames, times_s)  # [B, D], [B, Q, D]
         short = generate(model, tokens, "short", max_tokens)
         detailed = generate(model, tokens, "detailed", max_tokens)
         texts = model.encode_texts([caption.text for caption in detailed])  # [B, D]
         for row, i in enumerate(places):
             cosine = float(video[row] @ texts[row])
-            found[i] = StripCaption(short=short[row], detailed=detailed[row], alignment=cosine)
-    return [found[i] for i in range(len(videos))]
+            captions[i] = StripCaption(short=short[row], detailed=detailed[row], alignment=cosine)
+    return [captions[i] for i in range(len(videos))]

@@ -13,8 +13,6 @@ than one 16×16 projection, and a text is pooled at its `<end>` token, which unl
 does not depend on how far the batch is padded.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,21 +23,19 @@ from typing import Any
 import torch
 from open_clip.coca_model import CoCa
 from open_clip.transformer import ResidualAttentionBlock
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioner.folder import (
-    BUILTIN_DIR,
-    CONFIG_NAME,
-    FORMAT_VERSION,
-    TOKENIZER_NAME,
-    WEIGHTS_NAME,
-    read_description,
-)
+from captioner.caption import BUILTIN_DIR, MADE_BY
+from captioner.clip_inner import embed_patches, pool_patches, require_inner
 from captioner.tokenizer import END_ID, PAD_ID, CaptionTokenizer
+from pipeline import bundle
 from pipeline.errors import ModelError
+from pipeline.settings import build
+from pipeline.storage import sha256_hex
+
+TOKENIZER_NAME = "builtin.tokenizer.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +89,7 @@ class VideoCoCa(CoCa):  # type: ignore[misc]
     `text_sha256` covers only what `encode_text_tokens` depends on."""
 
     def __init__(self, config: CaptionerConfig, tokenizer: CaptionTokenizer) -> None:
+        require_inner()
         width, heads = config.width, config.heads
         vision = {
             "image_size": config.image_px,
@@ -153,7 +150,7 @@ class VideoCoCa(CoCa):  # type: ignore[misc]
         batch, count = frames.shape[:2]
         pixels = frames.flatten(0, 1).float() / 127.5 - 1.0  # [B*T, 3, S, S]
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        x = self.visual._embeds(pixels)  # [B*T, 1+P, D]; the class token is one more place
+        x = embed_patches(self.visual, pixels)  # [B*T, 1+P, D]; the class token is one more place
         when = self._time_positions(times_s).flatten(0, 1).unsqueeze(1)  # [B*T, 1, D]
         first_timed = len(self.visual.transformer.resblocks) - len(self.time_blocks)
         for index, block in enumerate(self.visual.transformer.resblocks):
@@ -166,7 +163,7 @@ class VideoCoCa(CoCa):  # type: ignore[misc]
 
     def pool(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """CoCa's two poolers over all places: normalised embedding [B, D], tokens [B, Q, D]."""
-        pooled, tokens = self.visual._pool(places)  # [B, 1, D], [B, Q, D]
+        pooled, tokens = pool_patches(self.visual, places)  # [B, 1, D], [B, Q, D]
         return F.normalize(pooled[:, 0] @ self.visual.proj, dim=-1), tokens
 
     def _time_positions(self, times_s: Tensor) -> Tensor:
@@ -265,58 +262,37 @@ def losses(
 
 
 def save_model(model: VideoCoCa, folder: Path, training: dict[str, Any]) -> str:
-    """Writes weights (float16), tokenizer and, last, the JSON that names their hashes. Returns the hash."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
-    weights = save(tensors)
-    digest = hashlib.sha256(weights).hexdigest()
+    """Writes weights (float16), tokenizer and, last, the JSON that names their hashes. Returns the hash.
+    ModelError, and nothing written, for weights that float16 cannot hold."""
+    tensors = {name: value.detach().half().cpu().contiguous() for name, value in model.state_dict().items()}
+    bundle.refuse_non_finite({name: bool(value.isfinite().all()) for name, value in tensors.items()}, folder)
+    definition = model.tokenizer.definition.encode()
+    text = save({name: value for name, value in tensors.items() if name.startswith("text.")})
     description = {
-        "format_version": FORMAT_VERSION,
         "model": asdict(model.config),
-        "weights_sha256": digest,
-        "text_sha256": hashlib.sha256(
-            save({name: value for name, value in tensors.items() if name.startswith("text.")})
-            + model.tokenizer.definition.encode()
-        ).hexdigest(),
-        "tokenizer_sha256": hashlib.sha256(model.tokenizer.definition.encode()).hexdigest(),
+        "text_sha256": sha256_hex(text + definition),
+        "tokenizer_sha256": sha256_hex(definition),
         "training": training,
     }
-    for name, data in (
-        (WEIGHTS_NAME, weights),
-        (TOKENIZER_NAME, model.tokenizer.definition.encode()),
-        (CONFIG_NAME, (json.dumps(description, indent=1) + "\n").encode()),
-    ):
-        temporary = folder / f".{name}.tmp"
-        temporary.write_bytes(data)
-        temporary.replace(folder / name)
-    return digest
+    return bundle.write(folder, save(tensors), {TOKENIZER_NAME: definition}, description)
 
 
 def load_model(folder: Path) -> VideoCoCa:
-    """The model in a folder that `save_model` wrote, checked against its hashes, in float32, ready to use."""
-    description = read_description(folder)
-    try:
-        weights = (folder / WEIGHTS_NAME).read_bytes()
-        definition = (folder / TOKENIZER_NAME).read_text()
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"no captioner in {folder}: {error.filename} is missing",
-            fix="framemill captioner train --out DIR",
-        ) from error
-    digest = hashlib.sha256(weights).hexdigest()
-    if digest != description["weights_sha256"]:
-        raise ModelError(
-            f"{folder / WEIGHTS_NAME} does not match {CONFIG_NAME}",
-            expected=f"sha256 {description['weights_sha256']}",
-            fix="restore the two files from one training run",
-        )
-    config = CaptionerConfig(**description["model"])
-    model = VideoCoCa(config, CaptionTokenizer(definition, config.context_length))
-    try:
-        model.load_state_dict({name: value.float() for name, value in load(weights).items()})
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"{folder / WEIGHTS_NAME} does not fit its config: {error}") from error
-    model.weights_sha256, model.text_sha256 = digest, description["text_sha256"]
+    """The model in a folder that `save_model` wrote, checked against its hashes, on the CPU, in float32.
+
+    Raises:
+        ModelError: a file is missing or damaged, or they are not of one training.
+    """
+    saved = bundle.read(folder, MADE_BY)
+    with saved.fitting():
+        definition = saved.text(TOKENIZER_NAME)
+        if sha256_hex(definition.encode()) != saved.description["tokenizer_sha256"]:
+            raise ModelError(f"{folder / TOKENIZER_NAME} does not match {bundle.RECORD_NAME}", fix=MADE_BY)
+        config = build(CaptionerConfig, saved.description["model"])
+        model = VideoCoCa(config, CaptionTokenizer(definition, config.context_length))
+        model.load_state_dict({name: value.float() for name, value in load(saved.weights).items()})
+        model.text_sha256 = str(saved.description["text_sha256"])
+    model.weights_sha256 = saved.weights_sha256
     return model.eval().requires_grad_(False)
 
 

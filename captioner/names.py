@@ -16,37 +16,34 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from captioner.caption import MAX_TOKENS, Caption, Captioner, folder_name
+from captioner.caption import BUILTIN_DIR, MADE_BY, MAX_TOKENS, Caption, Captioner, folder_name
 from captioner.filmstrip import Filmstrip, strip_pixels
-from captioner.folder import BUILTIN_DIR, read_description
+from pipeline.bundle import parse_name, read_description
 from pipeline.engine.stage import Failure, Resources, guard
 from pipeline.errors import MediaError, ModelError
 from pipeline.toyworld.world import read_truth
 
+FORMS = ("builtin:", "builtin:DIR", "truth:FILE", "coca:MODEL/TAG", "hf:REPO", "openai:URL#MODEL")
+
 
 def load_captioner(name: str, max_tokens: int = MAX_TOKENS) -> Captioner:
     """The captioner of that name, with its weights loaded."""
-    kind, colon, argument = name.partition(":")
-    if kind == "coca" and colon:
+    scheme, argument = parse_name(name, "captioner", FORMS)
+    if scheme == "coca":
         from captioner.pretrained import CocaCaptioner
 
         return CocaCaptioner(argument, max_tokens)
-    if kind == "hf" and colon:
+    if scheme == "hf":
         from captioner.pretrained import HfCaptioner
 
         return HfCaptioner(argument, max_tokens)
-    if kind == "openai" and colon:
+    if scheme == "openai":
         from captioner.served import ServedCaptioner
 
         return ServedCaptioner(argument, max_tokens)
-    if kind == "truth" and argument:
+    if scheme == "truth":
         return TruthCaptioner(argument)
-    if kind == "builtin" and colon:
-        return BuiltinCaptioner(argument, max_tokens)
-    raise ModelError(
-        f"no captioner is called {name!r}",
-        expected="builtin:, builtin:DIR, truth:FILE, coca:MODEL/TAG, hf:REPO or openai:URL#MODEL",
-    )
+    return BuiltinCaptioner(argument, max_tokens)
 
 
 class BuiltinCaptioner:
@@ -57,7 +54,7 @@ class BuiltinCaptioner:
         self._max_tokens = max_tokens
         self.name = f"builtin:{folder}"
         self.dir_name = folder_name("builtin", folder)
-        self.weights_sha256 = str(read_description(self._folder)["weights_sha256"])
+        self.weights_sha256 = str(read_description(self._folder, MADE_BY)["weights_sha256"])
         self.resources = Resources(cpus=1, memory_gb=2)
 
     @cached_property
@@ -76,16 +73,16 @@ class BuiltinCaptioner:
             for strip in strips
         ]
         sound = [video for video in videos if not isinstance(video, Failure)]
-        made = iter(caption_videos(self._model, sound, self._max_tokens))
-        return [video if isinstance(video, Failure) else _from_strip(next(made)) for video in videos]
+        answers = iter(caption_videos(self._model, sound, self._max_tokens))
+        return [video if isinstance(video, Failure) else _from_strip(next(answers)) for video in videos]
 
 
-def _from_strip(made: Any) -> Caption:
+def _from_strip(answer: Any) -> Caption:
     return Caption(
-        short=made.short.text,
-        detailed=made.detailed.text,
-        confidence=made.detailed.log_probability,
-        alignment=made.alignment,
+        short=answer.short.text,
+        detailed=answer.detailed.text,
+        confidence=answer.detailed.log_probability,
+        alignment=answer.alignment,
     )
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from captioner.caption import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
+from captioner.clip_inner import encode_image, require_inner
 from captioner.filmstrip import Filmstrip, decode_jpeg
 from pipeline.engine.stage import Failure, Resources, guard
 from pipeline.errors import MediaError, ModelError
@@ -25,6 +26,7 @@ class CocaCaptioner:
     def __init__(self, argument: str, max_tokens: int) -> None:
         import open_clip
 
+        require_inner()
         model_name, _, tag = argument.rpartition("/")
         known = open_clip.list_pretrained_tags_by_model(model_name)
         if not model_name.startswith("coca") or tag not in known:
@@ -57,7 +59,7 @@ class CocaCaptioner:
         places = [round((i + 0.5) / count * (len(strip.frames) - 1)) for i in range(count)]
         pictures = [self._preprocess(decode_jpeg(strip.frames[i], strip.clip_id)) for i in places]
         images = torch.stack(pictures)  # [N, 3, S, S]
-        latent, tokens = self._model._encode_image(images)  # [N, D], [N, Q, D]
+        latent, tokens = encode_image(self._model, images)  # [N, D], [N, Q, D]
         start, end = self._tokenizer.sot_token_id, self._tokenizer.eot_token_id
         ids, log_probability = greedy(self._model, latent, tokens, start, end, self._limit)
         texts = [_sentence(self._tokenizer.decode(row)) for row in ids]

@@ -2,7 +2,8 @@
 
 In: a `TrainConfig`; filmstrips of a rendered toy-world folder, or of shots drawn from the same grammar and
 rendered in memory as they are needed. Out: a folder that `load_model` reads (the averaged weights, saved at
-every evaluation, so that the latest can always be used) and metrics.jsonl. Never touches real footage.
+every evaluation, so that the latest can always be used) and metrics.jsonl. Never touches real footage, trains
+into a folder that holds weights, or keeps a step whose loss or gradient is not finite.
 
 It begins with single pictures and their tags alone (colours, shapes, places), which costs a sixth of a full
 step: a tower that cannot tell a star from a ring learns that slowly from captions, and until it can,
@@ -14,9 +15,9 @@ what is seen. Everything drawn depends on (seed, step).
 """
 
 import itertools
-import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -32,38 +33,19 @@ from captioner.examples import Example, folder_examples, toy_example
 from captioner.filmstrip import STRIP_FRAMES, Filmstrip, strip_pixels
 from captioner.generate import caption_videos
 from captioner.model import CaptionerConfig, TagHead, VideoCoCa, load_model, losses, save_model
+from captioner.tags import TAGS, tags_of, true_tags
 from captioner.tokenizer import PAD_ID, train_tokenizer
+from pipeline import runlog
+from pipeline.bundle import require_free
 from pipeline.errors import ConfigError
 from pipeline.progress import Progress
-from pipeline.toyworld.scene import (
-    BACKGROUND_RGB,
-    CAMERAS,
-    MOTIONS,
-    OBJECT_RGB,
-    PLACES,
-    SHAPES,
-    SIZE_RADIUS,
-    TEXT_WORDS,
-    TEXTURES,
-    Fact,
-    sample_shot,
-)
+from pipeline.schedule import warm_hold_fall
+from pipeline.toyworld.scene import sample_shot
 from pipeline.toyworld.wording import caption_shot
 
 ENDLESS = "endless:"  # instead of a folder: shots rendered in memory, none seen twice
-TOKENIZER_EXAMPLES = 4000
 HELD_OUT_SEED = 900_001  # of the endless set; no training seed reaches it
 ANY_STYLE_SHARE = 0.25
-TAGS = tuple(  # (kind, value) of every fact there can be; an object's colour and shape also on their own
-    [("object", f"{colour} {shape}") for colour in OBJECT_RGB for shape in SHAPES]
-    + [("object", word) for word in (*OBJECT_RGB, *SHAPES)]
-    + [("size", size) for size in SIZE_RADIUS]
-    + [("place", place) for place in PLACES]
-    + [("motion", motion) for motion in MOTIONS]
-    + [("background", value) for value in (*BACKGROUND_RGB, *TEXTURES)]
-    + [("camera", camera) for camera in CAMERAS]
-    + [("text", word) for word in TEXT_WORDS]
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +62,17 @@ class TrainConfig:
     learning_rate: float = 8e-4
     warmup_steps: int = 150
     decay_share: float = 0.4
+    beta1: float = 0.9  # AdamW's
+    beta2: float = 0.98
     weight_decay: float = 0.05
+    clip_norm: float = 1.0
     caption_weight: float = 2.0  # CoCa's loss weights: captioning 2, contrastive 1
     tag_weight: float = 0.3
     average: float = 0.998  # of the exponential moving average that is saved
     eval_every: int = 250
     eval_examples: int = 72
     vocab_size: int = 1024
+    tokenizer_examples: int = 4000  # shots whose captions the tokenizer learns its words from
     seed: int = 0
     bfloat16: bool = True
 
@@ -111,42 +97,56 @@ class TrainConfig:
 
 
 def train(
-    toyworld: str | Path, out: str | Path, config: TrainConfig, progress: Progress | None = None
+    toyworld: str | Path,
+    out: str | Path,
+    config: TrainConfig,
+    progress: Progress | None = None,
+    *,
+    sizes: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Trains on a rendered folder or `endless:`, saves to `out`, returns the last evaluation's figures."""
-    torch.manual_seed(config.seed)
+    """Trains on a rendered folder or `endless:`, saves to `out`, returns the last evaluation's figures.
+    `sizes` replace those of `CaptionerConfig` where the training starts from scratch.
+
+    Raises:
+        UsageError: `out` holds weights or a log.
+        FramemillError: a loss, a gradient or a weight is not finite; `out` keeps what was saved before.
+    """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    require_free(out)
+    torch.manual_seed(config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     endless = str(toyworld) == ENDLESS
     examples = _endless_examples(config) if endless else _folder_examples(config, Path(toyworld))
-    model = load_model(Path(config.init)).requires_grad_(True) if config.init else _fresh_model(config)
-    model.train()
-    model.text.requires_grad_(not config.freeze_text)
-    averaged = deepcopy(model).eval().requires_grad_(False)
-    head = TagHead(model.config.width, len(TAGS))
-    groups = [*_groups(model, config.weight_decay), {"params": list(head.parameters()), "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+    start = load_model(Path(config.init)).requires_grad_(True) if config.init else None
+    learner = _learner(start or _fresh_model(config, sizes or {}), config, device)
+    out.mkdir(parents=True, exist_ok=True)
     held_out = _held_out(config)
     figures: dict[str, Any] = {}
-    seen: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
+    last_good: Path | None = None
     start_s = time.monotonic()
     for step in range(1, config.steps + 1):
-        batch = _to_batch(next(examples), model, np.random.default_rng([config.seed, 1, step]))
-        for name, value in _train_step(model, head, optimizer, batch, config, step).items():
-            seen.setdefault(name, []).append(value)
-        _move_average(averaged, model, min(config.average, (1 + step) / (10 + step)))
+        shots = next(examples)
+        batch = _to_batch(shots, learner.model, np.random.default_rng([config.seed, 1, step]))
+        parts, norm = learner.backward(batch, step)
+        names = [example.strip.clip_id for example in shots]
+        runlog.require_finite(step, parts | {"grad_norm": norm}, batch=names, last_good=last_good)
+        learner.update(step)
+        for name, value in parts.items():
+            values.setdefault(name, []).append(value)
         if step % config.eval_every == 0 or step == config.steps:
-            figures = evaluate_examples(partial(_words, averaged), held_out)
+            figures = evaluate_examples(partial(_words, learner.averaged), held_out)
             row = {
                 "step": step,
                 "seconds": round(time.monotonic() - start_s, 1),
-                **{name: round(sum(values) / len(values), 4) for name, values in seen.items()},
+                **{name: round(sum(of_part) / len(of_part), 4) for name, of_part in values.items()},
                 **figures,
             }
-            seen = {}
-            with open(out / "metrics.jsonl", "a") as log:
-                log.write(json.dumps(row) + "\n")
-            save_model(averaged, out, {"toyworld": ENDLESS if endless else "folder", **asdict(config), **row})
+            values = {}
+            runlog.append(out / runlog.METRICS_NAME, row)
+            record = {"toyworld": ENDLESS if endless else "folder", **asdict(config), **row}
+            save_model(learner.averaged, out, record)
+            last_good = out
         if progress is not None:
             progress(step, config.steps, {"fact_f1": figures.get("fact_f1", 0.0)})
     return figures
@@ -167,38 +167,73 @@ class _Batch:
     texts: tuple[torch.Tensor, ...]  # ids [B, L]: short, detailed, tags
     truth: torch.Tensor  # float32 [B, len(TAGS)]: 1 where the tag is true
 
-
-def _train_step(
-    model: VideoCoCa,
-    head: TagHead,
-    optimizer: torch.optim.Optimizer,
-    batch: _Batch,
-    config: TrainConfig,
-    step: int,
-) -> dict[str, float]:
-    for group in optimizer.param_groups:
-        group["lr"] = config.learning_rate * _rate(config, step)
-    # On a CPU, flash attention's backward makes the whole step half as long again on rows this short.
-    with sdpa_kernel(SDPBackend.MATH):
-        with torch.autocast("cpu", torch.bfloat16, enabled=config.bfloat16):
-            if step <= config.tag_steps:
-                places = model.encode_places(batch.frames, batch.times_s)
-                parts = {"tagging": head.loss(places, batch.truth)}
-            else:
-                parts = losses(model, batch.frames, batch.times_s, batch.texts, (head, batch.truth))
-        weights = {"contrastive": 1.0, "captioning": config.caption_weight, "tagging": config.tag_weight}
-        loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    return {"loss": loss.item(), **{name: value.item() for name, value in parts.items()}}
+    def to(self, device: torch.device) -> "_Batch":
+        return _Batch(
+            frames=self.frames.to(device),
+            times_s=self.times_s.to(device),
+            texts=tuple(ids.to(device) for ids in self.texts),
+            truth=self.truth.to(device),
+        )
 
 
-def _rate(config: TrainConfig, step: int) -> float:
-    """Share of the learning rate at a step counted from 1."""
-    left = (config.steps - step + 1) / max(1.0, config.decay_share * config.steps)
-    return min(1.0, step / max(1, config.warmup_steps), left)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Learner:
+    """What a step changes: the model, its average, the tag head, the optimiser."""
+
+    model: VideoCoCa
+    averaged: VideoCoCa
+    head: TagHead
+    optimizer: torch.optim.Optimizer
+    config: TrainConfig
+    device: torch.device
+
+    def backward(self, batch: _Batch, step: int) -> tuple[dict[str, float], float]:
+        """Sets the clipped gradients: the loss and its parts, and the gradient's norm before clipping."""
+        config, on_cpu = self.config, self.device.type == "cpu"
+        batch = batch.to(self.device)
+        # On a CPU, flash attention's backward makes the whole step half as long again on rows this short.
+        with sdpa_kernel(SDPBackend.MATH) if on_cpu else nullcontext():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=config.bfloat16):
+                if step <= config.tag_steps:
+                    places = self.model.encode_places(batch.frames, batch.times_s)
+                    parts = {"tagging": self.head.loss(places, batch.truth)}
+                else:
+                    tags = (self.head, batch.truth)
+                    parts = losses(self.model, batch.frames, batch.times_s, batch.texts, tags)
+            weights = {
+                "contrastive": 1.0,
+                "captioning": config.caption_weight,
+                "tagging": config.tag_weight,
+            }
+            loss = torch.stack([weights[name] * value for name, value in parts.items()]).sum()
+            self.optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        figures = {"loss": loss.item(), **{name: value.item() for name, value in parts.items()}}
+        return figures, float(norm)
+
+    def update(self, step: int) -> None:
+        """Takes the step (counted from 1) that the gradients say, and moves the average."""
+        config = self.config
+        share = warm_hold_fall(
+            step - 1, config.steps, warmup_steps=config.warmup_steps, decay_share=config.decay_share
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * share
+        self.optimizer.step()
+        _move_average(self.averaged, self.model, min(config.average, (1 + step) / (10 + step)))
+
+
+def _learner(model: VideoCoCa, config: TrainConfig, device: torch.device) -> _Learner:
+    model = model.to(device).train()
+    model.text.requires_grad_(not config.freeze_text)
+    averaged = deepcopy(model).eval().requires_grad_(False)
+    head = TagHead(model.config.width, len(TAGS)).to(device)
+    groups = [*_groups(model, config.weight_decay), {"params": list(head.parameters()), "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(config.beta1, config.beta2))
+    return _Learner(
+        model=model, averaged=averaged, head=head, optimizer=optimizer, config=config, device=device
+    )
 
 
 def _groups(model: VideoCoCa, weight_decay: float) -> list[dict[str, Any]]:
@@ -220,16 +255,16 @@ def _move_average(averaged: VideoCoCa, model: VideoCoCa, keep: float) -> None:
 # -- data --------------------------------------------------------------------------------------------
 
 
-def _fresh_model(config: TrainConfig) -> VideoCoCa:
+def _fresh_model(config: TrainConfig, sizes: Mapping[str, int]) -> VideoCoCa:
     texts: list[str] = []
-    for index in range(TOKENIZER_EXAMPLES):
+    for index in range(config.tokenizer_examples):
         rng = np.random.default_rng([config.seed, 2, index])
         shot = sample_shot(rng, is_image=index % 6 == 0, with_text=index % 4 == 0)
         caption = caption_shot(shot, rng)
         texts += [caption.short, caption.detailed, _as_typed(caption.short), tags_of(shot.facts)]
-    context = CaptionerConfig(vocab_size=0).context_length
+    context = CaptionerConfig(vocab_size=0, **sizes).context_length
     tokenizer = train_tokenizer(texts, config.vocab_size, context)
-    return VideoCoCa(CaptionerConfig(vocab_size=tokenizer.vocab_size), tokenizer)
+    return VideoCoCa(CaptionerConfig(vocab_size=tokenizer.vocab_size, **sizes), tokenizer)
 
 
 def _to_batch(examples: Sequence[Example], model: VideoCoCa, rng: np.random.Generator) -> _Batch:
@@ -246,29 +281,14 @@ def _to_batch(examples: Sequence[Example], model: VideoCoCa, rng: np.random.Gene
     return _Batch(
         frames=torch.stack([frames for frames, _ in videos]),
         times_s=torch.stack([times_s for _, times_s in videos]),
-        truth=torch.tensor([[float(tag in found) for tag in TAGS] for found in map(_true_tags, examples)]),
+        truth=torch.tensor(
+            [[float(tag in true) for tag in TAGS] for true in (true_tags(e.facts) for e in examples)]
+        ),
         texts=tuple(
             torch.nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=PAD_ID)  # [B, L]
             for ids in rows.values()
         ),
     )
-
-
-def tags_of(facts: frozenset[Fact]) -> str:
-    """The facts in one fixed order and wording, object by object: "blue plain background, camera still, red
-    star moving left small"."""
-    scene = [fact.value for fact in sorted(facts) if fact.kind == "background"]
-    parts = [f"{' '.join(scene)} background"]
-    parts += [f"{fact.kind} {fact.value}" for fact in sorted(facts) if fact.kind in ("camera", "text")]
-    for name in sorted(fact.value for fact in facts if fact.kind == "object"):
-        details = [fact.value for fact in sorted(facts) if fact.subject == name and fact.kind != "object"]
-        parts.append(" ".join([name, *details]))
-    return ", ".join(parts)
-
-
-def _true_tags(example: Example) -> set[tuple[str, str]]:
-    whole = {(fact.kind, fact.value) for fact in example.facts}
-    return whole | {(kind, word) for kind, value in whole if kind == "object" for word in value.split()}
 
 
 def _as_typed(text: str) -> str:

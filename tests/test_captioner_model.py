@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.folder import CONFIG_NAME, WEIGHTS_NAME
+from captioner.clip_inner import INNER, require_inner
 from captioner.generate import TextState, caption_videos, generate
 from captioner.model import (
+    TOKENIZER_NAME,
     CaptionerConfig,
     VideoCoCa,
     load_builtin,
@@ -16,6 +17,7 @@ from captioner.model import (
     save_model,
 )
 from captioner.tokenizer import train_tokenizer
+from pipeline.bundle import RECORD_NAME, WEIGHTS_NAME
 from pipeline.errors import ModelError
 
 TOKENIZER = train_tokenizer(["A red circle moves left.", "A blue star grows."] * 9, 320, 32)
@@ -162,13 +164,34 @@ def test_text_hash_ignores_the_vision_side(model: VideoCoCa, tmp_path: Path) -> 
 
 
 def test_damaged_or_missing_weights_are_named(model: VideoCoCa, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=CONFIG_NAME):
+    with pytest.raises(ModelError, match=RECORD_NAME):
         load_model(tmp_path)
     save_model(model, tmp_path, {})
     weights = tmp_path / WEIGHTS_NAME
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
     with pytest.raises(ModelError, match="does not match"):
         load_model(tmp_path)
+    save_model(model, tmp_path, {})
+    tokenizer = tmp_path / TOKENIZER_NAME
+    tokenizer.write_bytes(tokenizer.read_bytes() + b" ")
+    with pytest.raises(ModelError, match=TOKENIZER_NAME):
+        load_model(tmp_path)
+
+
+def test_weights_that_float16_cannot_hold_are_not_written(model: VideoCoCa, tmp_path: Path) -> None:
+    save_model(model, tmp_path, {})
+    before = (tmp_path / WEIGHTS_NAME).read_bytes()
+    broken = load_model(tmp_path)
+    broken.time_embedding.data[0, 0] = 1e6
+    with pytest.raises(ModelError, match="time_embedding"):
+        save_model(broken, tmp_path, {})
+    assert (tmp_path / WEIGHTS_NAME).read_bytes() == before
+
+
+def test_an_open_clip_without_the_inner_members_is_named() -> None:
+    require_inner()
+    with pytest.raises(ModelError, match=r"no VideoCoCa\._gone.*fix: pip install"):
+        require_inner((*INNER, (VideoCoCa, "_gone")))
 
 
 def test_the_bundled_model_loads_without_a_download() -> None:

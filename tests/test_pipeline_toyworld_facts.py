@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.toyworld.facts import FactScore, facts_from_rows, parse_facts, score, score_all, score_by_kind
+from pipeline.toyworld.facts import FactScore, parse_facts, score, score_all, score_by_kind
 from pipeline.toyworld.scene import CAMERAS, MOTIONS, Fact, Shot, sample_shot
 from pipeline.toyworld.wording import (
     DETAILED_WORDS,
@@ -12,7 +12,6 @@ from pipeline.toyworld.wording import (
     MOTION_PARTICIPLE,
     SHORT_WORDS,
     caption_shot,
-    prompts_and_facts,
 )
 
 
@@ -144,11 +143,9 @@ def test_totals_are_micro_averages() -> None:
 
 
 def test_prompts_state_their_facts_and_repeat_with_the_seed() -> None:
-    drawn = prompts_and_facts(7, 40)
-    assert drawn == prompts_and_facts(7, 40) != prompts_and_facts(8, 40)
+    drawn, again, others = (
+        [(caption_shot(shot, rng).detailed, shot.facts) for shot, rng in shots(40, seed)]
+        for seed in (7, 7, 8)
+    )
+    assert drawn == again != others
     assert all(parse_facts(prompt) == facts for prompt, facts in drawn)
-
-
-def test_facts_survive_the_truth_file() -> None:
-    fact = Fact(kind="size", subject="red star", value="small")
-    assert facts_from_rows([{"kind": "size", "subject": "red star", "value": "small"}]) == {fact}

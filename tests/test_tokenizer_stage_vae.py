@@ -1,5 +1,7 @@
 """The built-in VAE: exactly causal, exact under chunking, an image is a first latent."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pipeline.bundle import RECORD_NAME, WEIGHTS_NAME
 from pipeline.errors import ModelError
 from pipeline.toyworld.render import render_frames
 from pipeline.toyworld.scene import sample_shot
@@ -159,3 +162,41 @@ def test_a_diffusers_vae_keeps_the_frame_rule() -> None:
     torch.testing.assert_close(model.encode(video[:, :, :1]), model.encode(video)[:, :, :1])
     with pytest.raises(ModelError, match=r"1 \+ 4k"):
         model.encode(video[:, :, :4])
+
+
+# -- the folder of weights ------------------------------------------------------------------------
+
+
+def test_damaged_swapped_and_foreign_weights_are_refused(vae: BuiltinVAE, tmp_path: Path) -> None:
+    save_builtin(vae, tmp_path, {})
+    weights, record = tmp_path / WEIGHTS_NAME, tmp_path / RECORD_NAME
+    sound, text = weights.read_bytes(), record.read_text()
+    swapped = bytearray(sound)
+    swapped[-1] ^= 1  # one bit of one weight: as well-formed as before
+    for damaged in (b"", sound[: len(sound) // 2], bytes(swapped)):
+        weights.write_bytes(damaged)
+        with pytest.raises(ModelError, match=f"{WEIGHTS_NAME}.*framemill vae train"):
+            load_vae(f"builtin:{tmp_path}")
+    weights.write_bytes(sound)
+    description = json.loads(text)
+    wider = {**description, "spec": {**description["spec"], "width": 24}}
+    without = {name: value for name, value in description.items() if name != "spec"}
+    other = {**description, "spec": {**description["spec"], "colour": 1}}
+    for wrong in (wider, without, other):
+        record.write_text(json.dumps(wrong))
+        with pytest.raises(ModelError, match=r"do not fit.*framemill vae train"):
+            load_vae(f"builtin:{tmp_path}")
+    record.write_text(text)
+    assert load_vae(f"builtin:{tmp_path}").weights_sha256 == hashlib.sha256(sound).hexdigest()
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path: Path) -> None:
+    model = BuiltinVAE(TINY)
+    model.std[0] = float("nan")
+    with pytest.raises(ModelError, match="std"):
+        save_builtin(model, tmp_path, {})
+    assert not (tmp_path / RECORD_NAME).exists()
+
+
+def test_the_bundled_vae_is_the_one_that_latents_name(builtin: BuiltinVAE) -> None:
+    assert builtin.weights_sha256.startswith("bcf8128fafc29419")  # in every latents.toml made with it

@@ -1,11 +1,15 @@
 """Training and measuring the built-in VAE: a tiny run on a tiny toy world, deterministic and useful."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from pipeline.errors import MediaError, UsageError
+from pipeline import runlog
+from pipeline.bundle import RECORD_NAME
+from pipeline.errors import FramemillError, MediaError, UsageError
 from pipeline.progress import silent
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.vae.builtin import BuiltinSpec, load_builtin
@@ -92,3 +96,42 @@ def test_a_folder_of_broken_media_says_why(tmp_path: Path) -> None:
 def test_the_bundled_vae_beats_block_pca_on_real_clips(media_dir: Path) -> None:
     report = evaluate("builtin:", str(media_dir / "clips"), silent)
     assert report["held_out"]["psnr_db"] > report["held_out"]["psnr_pca_db"]
+
+
+# -- what must not be lost ------------------------------------------------------------------------
+
+
+def test_a_folder_that_holds_weights_is_not_trained_into_but_can_be_gone_on_from(
+    pool: Pool, tmp_path: Path
+) -> None:
+    span = max(pool, key=len)[: TINY.frames]
+    short = replace(TINY, steps=4)
+    fit([[span]], tmp_path / "a", short, silent, {})
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    with pytest.raises(UsageError, match="init="):
+        fit([[span]], tmp_path / "a", short, silent, {})
+    with pytest.raises(UsageError, match="init="):
+        train_vae(["/nowhere"], str(tmp_path / "a"), short, silent)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
+    on = replace(short, init=str(tmp_path / "a"))
+    fit([[span]], tmp_path / "b", on, silent, {})
+    first, second = load_builtin(tmp_path / "a"), load_builtin(tmp_path / "b")
+    assert torch.equal(first.linear.video_basis, second.linear.video_basis)
+    assert first.weights_sha256 != second.weights_sha256
+    with pytest.raises(UsageError, match="the model is"):
+        fit([[span]], tmp_path / "c", replace(on, model=BuiltinSpec()), silent, {})
+
+
+def test_every_step_is_in_the_metrics(pool: Pool, tmp_path: Path) -> None:
+    fit([[max(pool, key=len)[: TINY.frames]]], tmp_path, replace(TINY, steps=3), silent, {})
+    rows = runlog.read(tmp_path / runlog.METRICS_NAME)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(row["grad_norm"] > 0 for row in rows)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_saved(pool: Pool, tmp_path: Path) -> None:
+    wild = replace(TINY, steps=40, learning_rate=1e30, warmup_steps=1, clip_norm=1e9)
+    with pytest.raises(FramemillError, match="stopped at step"):
+        fit([[max(pool, key=len)[: TINY.frames]]], tmp_path, wild, silent, {})
+    assert not (tmp_path / RECORD_NAME).exists()
+    assert all(row["loss"] is not None for row in runlog.read(tmp_path / runlog.METRICS_NAME))

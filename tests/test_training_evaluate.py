@@ -26,20 +26,19 @@ PROMPT = "A large red circle moves to the left. The background is plain blue. Th
 class Parrot:
     """Says the prompt of the first strip and fails on the others."""
 
+    name = dir_name = weights_sha256 = "parrot"
+
     def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
         failure = Failure(reason="unreadable")
         return [Caption(short="", detailed=PROMPT), *[failure] * (len(strips) - 1)]
 
 
-def test_a_perfect_reader_finds_everything_and_a_failed_strip_counts_as_nothing_found(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("training.run.evaluate.load_captioner", lambda name: Parrot())
+def test_a_perfect_reader_finds_everything_and_a_failed_strip_counts_as_nothing_found() -> None:
     wanted = parse_facts(PROMPT)
     assert len(wanted) >= 4
     video = np.zeros((17, 64, 96, 3), np.uint8)
-    assert score_all(read_facts([video], 8.0, [wanted])).recall == 1
-    assert score_all(read_facts([video, video], 8.0, [wanted, wanted])).recall == 0.5
+    assert score_all(read_facts(Parrot(), [video], 8.0, [wanted])).recall == 1
+    assert score_all(read_facts(Parrot(), [video, video], 8.0, [wanted, wanted])).recall == 0.5
 
 
 def test_a_filmstrip_runs_from_the_first_frame_to_the_last() -> None:
@@ -73,7 +72,7 @@ def test_the_bundled_model_shows_what_its_prompts_say() -> None:
     assert figures["by_kind"]["object"]["fidelity"] > 0.3
 
 
-def test_texts_are_embedded_once_and_forgotten_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_texts_are_embedded_once_and_forgotten_beyond_the_bound() -> None:
     asked: list[str] = []
 
     def embed(texts: list[str]) -> list[Tensor]:
@@ -86,10 +85,11 @@ def test_texts_are_embedded_once_and_forgotten_beyond_the_bound(monkeypatch: pyt
     assert first[0].equal(first[2])
     assert first[0].equal(encoder.encode(["a"])[0])
     assert asked == ["a", "b"]
-    monkeypatch.setattr("training.text.CACHE_BYTES", 0)
-    assert first[1].equal(encoder.encode(["b"])[0])
-    assert first[1].equal(encoder.encode(["b"])[0])
-    assert asked == ["a", "b", "b"]
+    asked.clear()
+    forgetful = CachedTextEncoder("test:", 4, "sha", embed, cache_bytes=0)
+    assert first[1].equal(forgetful.encode(["b"])[0])
+    assert first[1].equal(forgetful.encode(["b"])[0])
+    assert asked == ["b", "b"]
 
 
 def test_an_unknown_text_encoder_is_an_error_that_names_the_known_one() -> None:

@@ -104,13 +104,11 @@ def test_a_new_model_answers_zero() -> None:
 
 
 @pytest.mark.parametrize("written_out", [True, False])
-def test_segment_attention_is_attention_within_each_segment(
-    written_out: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("training.attention.WRITTEN_OUT_SCORES", 10**9 if written_out else 0)
+def test_segment_attention_is_attention_within_each_segment(written_out: bool) -> None:
     queries, keys = Segments.of([3, 3, 5]), Segments.of([2, 2, 7])
     q, k, v = (keyed_normal((n, 2, 8), name) for n, name in ((11, "q"), (11, "k"), (11, "v")))
-    out = segment_attention(q, k, v, queries, keys)
+    limit = 10**9 if written_out else 0
+    out = segment_attention(q, k, v, queries, keys, written_out_scores=limit)
     q_of = torch.repeat_interleave(torch.arange(3), torch.tensor(queries.lengths))
     k_of = torch.repeat_interleave(torch.arange(3), torch.tensor(keys.lengths))
     scores = torch.einsum("qhd,khd->hqk", q, k) / 8**0.5

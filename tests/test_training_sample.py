@@ -18,8 +18,8 @@ from training.layout import layout_of
 from training.model import VideoDiT
 from training.rng import keyed_normal
 from training.run.sample import (
-    Generator,
     SampleConfig,
+    VideoGenerator,
     default_size,
     guided_velocity,
     latent_shape,
@@ -56,7 +56,7 @@ def embed(texts: list[str]) -> list[Tensor]:
 
 
 @pytest.fixture
-def generator() -> Generator:
+def generator() -> VideoGenerator:
     torch.manual_seed(0)
     model = VideoDiT(ModelConfig(channels=4, text_dim=12, width=32, depth=1, heads=2))
     for parameter in model.parameters():
@@ -65,12 +65,12 @@ def generator() -> Generator:
     text = CachedTextEncoder("builtin:", 12, "text", embed)
     lineage = Lineage(latents=INFO, text_encoder="builtin:", text_sha256="text")
     trained = Trained(model=model.eval(), flow=FlowConfig(), lineage=lineage, step=7, where="test")
-    return Generator(trained=trained, text=text, vae=BlockVae())  # type: ignore[arg-type]
+    return VideoGenerator(trained=trained, text=text, vae=BlockVae())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("width_px", "height_px", "frames"), [(32, 24, 5), (40, 24, 1), (24, 56, 9)])
 def test_frames_have_the_size_that_was_asked_for(
-    generator: Generator, width_px: int, height_px: int, frames: int
+    generator: VideoGenerator, width_px: int, height_px: int, frames: int
 ) -> None:
     config = dataclasses.replace(CONFIG, width_px=width_px, height_px=height_px, frames=frames)
     (made,) = generator.frames(["a red circle"], config)
@@ -78,20 +78,20 @@ def test_frames_have_the_size_that_was_asked_for(
     assert made.dtype == np.uint8
 
 
-def test_the_same_request_gives_the_same_pixels_and_another_seed_others(generator: Generator) -> None:
+def test_the_same_request_gives_the_same_pixels_and_another_seed_others(generator: VideoGenerator) -> None:
     (first,), (again,) = (generator.frames(["a red circle"], CONFIG) for _ in range(2))
     (other,) = generator.frames(["a red circle"], dataclasses.replace(CONFIG, seed=1))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_a_pack_of_prompts_gives_what_each_gives_first(generator: Generator) -> None:
+def test_a_pack_of_prompts_gives_what_each_gives_first(generator: VideoGenerator) -> None:
     together = generator.frames(["a red circle", "a blue star that moves"], CONFIG)
     (alone,) = generator.frames(["a red circle"], CONFIG)
     assert np.abs(together[0].astype(int) - alone).max() <= 1
 
 
-def test_guidance_extrapolates_from_no_text_to_text(generator: Generator) -> None:
+def test_guidance_extrapolates_from_no_text_to_text(generator: VideoGenerator) -> None:
     layout = layout_of([(4, 2, 3, 4)], [0.5])
     noise, texts = keyed_normal((layout.segments.total, 16), "x"), embed(["a red circle"])
     with torch.inference_mode():
@@ -103,7 +103,7 @@ def test_guidance_extrapolates_from_no_text_to_text(generator: Generator) -> Non
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
-def test_given_tokens_stay_as_they_are(generator: Generator, cfg: float) -> None:
+def test_given_tokens_stay_as_they_are(generator: VideoGenerator, cfg: float) -> None:
     layout = layout_of([(4, 3, 4, 4)], [0.5])
     given = layout.seconds == 0
     start = keyed_normal((layout.segments.total, 16), "x")
@@ -131,16 +131,29 @@ def test_the_default_size_keeps_to_the_area() -> None:
 
 
 def test_files_are_written_with_their_sheet_and_their_story(
-    generator: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    generator: VideoGenerator, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("training.run.sample.load_generator", lambda name: generator)
-    made = sample_to_file("builtin:", CONFIG, str(tmp_path / "a" / "x.mp4"))
-    assert made["step"] == 7
+    def load(name: str) -> VideoGenerator:
+        return generator
+
+    story = sample_to_file("builtin:", CONFIG, str(tmp_path / "a" / "x.mp4"), load)
+    assert story["step"] == 7
     assert (tmp_path / "a" / "x.mp4").read_bytes()[4:8] == b"ftyp"
     assert Image.open(tmp_path / "a" / "x.png").size == (5 * 34, 24)
     assert json.loads((tmp_path / "a" / "x.json").read_text())["prompt"] == "a red circle"
     still = dataclasses.replace(CONFIG, frames=1)
-    sample_to_file("builtin:", still, str(tmp_path / "still.png"))
+    sample_to_file("builtin:", still, str(tmp_path / "still.png"), load)
     assert Image.open(tmp_path / "still.png").size == (32, 24)
     with pytest.raises(UsageError, match="png"):
-        sample_to_file("builtin:", still, str(tmp_path / "still.mp4"))
+        sample_to_file("builtin:", still, str(tmp_path / "still.mp4"), load)
+
+
+def test_a_sample_takes_the_place_of_an_old_one_at_once(generator: VideoGenerator, tmp_path: Path) -> None:
+    still = dataclasses.replace(CONFIG, frames=1)
+    sample_to_file("builtin:", still, str(tmp_path / "still.png"), lambda name: generator)
+    linked = tmp_path / "linked.png"  # what is written straight to its name changes every name of the file
+    linked.hardlink_to(tmp_path / "still.png")
+    before = linked.read_bytes()
+    other = dataclasses.replace(still, seed=1)
+    sample_to_file("builtin:", other, str(tmp_path / "still.png"), lambda name: generator)
+    assert linked.read_bytes() == before != (tmp_path / "still.png").read_bytes()

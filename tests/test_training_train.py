@@ -12,15 +12,15 @@ from torch import Tensor
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.shards import LatentsInfo, Sample, info_to_toml, write_shard
-from pipeline.errors import ConfigError, FormatError, ModelError, UsageError
+from pipeline.errors import ConfigError, FormatError, FramemillError, ModelError, UsageError
 from pipeline.storage import Storage
 from training.config import ModelConfig, TrainConfig
 from training.loader import choose_caption, open_dataset
 from training.rng import keyed
-from training.run import train as training_loop
 from training.run.bundle import save_bundle
 from training.run.checkpoint import finished
-from training.run.train import Trainer
+from training.run.sample import VideoGenerator
+from training.run.train import Trainer, train, write_samples
 from training.run.trained import load_trained
 from training.text import CachedTextEncoder
 
@@ -97,9 +97,9 @@ def write_corpus(root: Path, vae_sha256: str = "vae-1", captioned: bool = True) 
 
 def trainer(corpus: Corpus, run: Path, config: TrainConfig = CONFIG, sha256: str = "text-1") -> Trainer:
     text = text_encoder(sha256)
-    made = Trainer(run, open_dataset(corpus, "default", None, config), text, config)
-    made.resume_or_init({"corpus": corpus.root})
-    return made
+    one = Trainer(run, open_dataset(corpus, "default", None, config), text, config)
+    one.resume_or_init({"corpus": corpus.root})
+    return one
 
 
 def losses(run: Path) -> list[float]:
@@ -183,9 +183,7 @@ def test_a_killed_run_takes_the_same_steps_when_resumed(corpus: Corpus, tmp_path
         assert torch.equal(mine, theirs)
 
 
-def test_only_whole_checkpoints_bear_a_final_name(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_whole_checkpoints_bear_a_final_name(corpus: Corpus, tmp_path: Path) -> None:
     run = trainer(corpus, tmp_path / "run")
     for _ in range(3):
         run.train_step()
@@ -194,12 +192,9 @@ def test_only_whole_checkpoints_bear_a_final_name(
     def full_disk(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("training.run.checkpoint.save_file", full_disk)
-    run.train_step()
     run.train_step()
     with pytest.raises(OSError, match="no space"):
-        run.train_step()
-    monkeypatch.undo()
+        run.commit(write=full_disk)
     assert [path.name for path in finished(run.run)] == ["step-00000003"]
     assert trainer(corpus, tmp_path / "run").step == 3
 
@@ -269,10 +264,131 @@ def test_a_set_without_captions_and_a_missing_run_are_errors_with_a_cure(tmp_pat
         load_trained(str(tmp_path / "nowhere"))
 
 
-def test_a_corpus_too_small_to_hold_out_from_trains_all_the_same(
-    corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training_loop, "load_text_encoder", lambda name: text_encoder("text-1"))
+def test_a_corpus_too_small_to_hold_out_from_trains_all_the_same(corpus: Corpus, tmp_path: Path) -> None:
     config = dataclasses.replace(CONFIG, val_share=0.0, steps=2)
-    summary = training_loop.train(corpus, str(tmp_path / "run"), config)
+    summary = train(corpus, str(tmp_path / "run"), config, load_text=lambda name: text_encoder())
     assert (summary["steps"], summary["val_loss"], summary["val_samples"]) == (2, None, 0)
+
+
+# -- what must not be lost ----------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_the_weights(corpus: Corpus, tmp_path: Path) -> None:
+    run = trainer(corpus, tmp_path / "run", dataclasses.replace(CONFIG, steps=20, checkpoint_every=1))
+    for _ in range(3):
+        run.train_step()
+    with torch.no_grad():
+        run.model.patch_out.weight.mul_(float("inf"))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    log = (tmp_path / "run" / "metrics.jsonl").read_text()
+    named = run.loader.batch(3).sample_ids[0]
+    with pytest.raises(FramemillError, match=rf"step 4: loss nan.*{named}.*step-00000003"):
+        run.train_step()
+    assert run.step == 3
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value.nan_to_num(), before[name].nan_to_num())
+    assert all(value.isfinite().all() for value in run.ema.model.state_dict().values())
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == log
+    assert [path.name for path in finished(run.run)] == ["step-00000002", "step-00000003"]
+
+
+def test_a_gradient_that_is_not_finite_stops_the_run_before_the_weights(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    run = trainer(corpus, tmp_path / "run")
+    run.model.patch_out.weight.register_hook(lambda gradient: gradient * float("nan"))
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    with pytest.raises(FramemillError, match="step 1: grad_norm nan"):
+        run.train_step()
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+
+def test_weights_that_are_not_finite_make_no_checkpoint_and_delete_none(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    run = trainer(corpus, tmp_path / "run", dataclasses.replace(CONFIG, keep_checkpoints=1))
+    for _ in range(3):
+        run.train_step()
+    with torch.no_grad():
+        run.ema.model.patch_out.weight[0] = float("nan")
+    run.step = 4
+    with pytest.raises(ModelError, match=r"ema/patch_out\.weight"):
+        run.commit()
+    assert [path.name for path in finished(run.run)] == ["step-00000003"]
+
+
+def test_a_wild_rate_stops_with_valid_metrics_and_a_good_checkpoint(corpus: Corpus, tmp_path: Path) -> None:
+    wild = dataclasses.replace(
+        CONFIG, lr=1e4, warmup_steps=1, clip_norm=1e9, checkpoint_every=1, steps=50, val_every=50
+    )
+    with pytest.raises(FramemillError, match="finite"):
+        train(corpus, str(tmp_path / "run"), wild, load_text=lambda name: text_encoder())
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert lines
+    assert finished(tmp_path / "run")
+    for line in lines:
+        json.loads(line, parse_constant=lambda token: pytest.fail(f"{token} in the metrics"))
+    for folder in finished(tmp_path / "run"):
+        state = load_trained(str(folder.parents[1])).model.state_dict()
+        assert all(value.isfinite().all() for value in state.values())
+
+
+def test_a_folder_that_is_no_run_is_not_trained_into(corpus: Corpus, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "metrics.jsonl").write_text('{"step": 1}\n')
+    with pytest.raises(UsageError, match=str(other)):
+        train(corpus, str(other), CONFIG, load_text=lambda name: text_encoder())
+    (other / "config.json").write_text('{"hidden_size": 64}')
+    with pytest.raises(UsageError, match=str(other)):
+        train(corpus, str(other), CONFIG, load_text=lambda name: text_encoder())
+    assert (other / "metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_its_log_again(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        run = trainer(corpus, tmp_path / "run")
+        run.train_step()
+        run.train_step()
+    assert len(losses(tmp_path / "run")) == 2
+
+
+def test_a_damaged_checkpoint_is_named(corpus: Corpus, tmp_path: Path) -> None:
+    run = trainer(corpus, tmp_path / "run")
+    for _ in range(3):
+        run.train_step()
+    (folder,) = finished(run.run)
+    for name in ("model", "ema", "optimizer"):
+        path = folder / f"{name}.safetensors"
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        with pytest.raises(ModelError, match=f"{folder} is damaged.*delete"):
+            trainer(corpus, tmp_path / "run")
+        path.write_bytes(data)
+    (folder / "state.json").write_text("{")
+    with pytest.raises(ModelError, match=f"{folder} is damaged"):
+        load_trained(str(tmp_path / "run"))
+
+
+def test_the_samples_of_a_run_load_the_model_once(corpus: Corpus, tmp_path: Path) -> None:
+    run = trainer(corpus, tmp_path / "run")
+    for _ in range(3):
+        run.train_step()
+    loaded: list[str] = []
+
+    class Still:
+        trained = load_trained(str(tmp_path / "run"))
+
+        def frames(self, prompts: list[str], config: object) -> list[np.ndarray]:
+            return [np.zeros((5, 16, 16, 3), np.uint8)]
+
+    def load(name: str) -> VideoGenerator:
+        loaded.append(name)
+        return Still()  # type: ignore[return-value]
+
+    paths = write_samples(run, load=load)
+    assert len(paths) > 1
+    assert loaded == [str(tmp_path / "run")]
+    assert all(Path(path).with_suffix(end).is_file() for path in paths for end in (".mp4", ".png", ".json"))

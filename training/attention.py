@@ -23,7 +23,15 @@ WRITTEN_OUT_SCORES = 512 * 512  # above this many scores a head, memory counts m
 ROPE_BASE = 256.0  # longest wavelength 2π·256 tokens: longer than any side or clip in tokens we train on
 
 
-def segment_attention(q: Tensor, k: Tensor, v: Tensor, queries: Segments, keys: Segments) -> Tensor:
+def segment_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    queries: Segments,
+    keys: Segments,
+    *,
+    written_out_scores: int = WRITTEN_OUT_SCORES,
+) -> Tensor:
     """Attention of each query segment over its own key segment."""
     if q.is_cuda:
         from torch.nn.attention.varlen import varlen_attn
@@ -41,18 +49,19 @@ def segment_attention(q: Tensor, k: Tensor, v: Tensor, queries: Segments, keys: 
     outputs = []  # split, not slices: the gradient of a slice is a whole tensor of zeros
     parts = zip(runs, torch.split(q, q_sizes), torch.split(k, k_sizes), torch.split(v, k_sizes), strict=True)
     for (count, _, _), q_run, k_run, v_run in parts:
-        out = _attend(_batched(q_run, count), _batched(k_run, count), _batched(v_run, count))
+        q_many, k_many, v_many = (_batched(run, count) for run in (q_run, k_run, v_run))
+        out = _attend(q_many, k_many, v_many, written_out_scores)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # [count·q_len, heads, d]
     return torch.cat(outputs)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _attend(q: Tensor, k: Tensor, v: Tensor, written_out_scores: int) -> Tensor:
     """Attention [count, heads, q, d] over [count, heads, k, d]; short ones written out.
 
     torch's CPU flash kernel has a slow bfloat16 backward: 120 × 120, 49 samples, forward + backward 73 ms on
     one core against 37 ms for the two products (120 × 40: 61 against 11 ms).
     """
-    if q.shape[2] * k.shape[2] > WRITTEN_OUT_SCORES:
+    if q.shape[2] * k.shape[2] > written_out_scores:
         return F.scaled_dot_product_attention(q, k, v)
     scores = (q * q.shape[3] ** -0.5) @ k.transpose(-1, -2)  # [count, heads, q, k]
     return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.shards import LatentsInfo, ShardReader
-from pipeline.errors import FormatError, UsageError
+from pipeline.errors import UsageError
 from training.config import TrainConfig
 from training.layout import Layout, layout_of, patchify, tokens_of
 from training.packing import PackPlan
@@ -61,10 +61,10 @@ def open_dataset(corpus: Corpus, latents: str, captions: str | None, config: Tra
     if captions is None:
         texts = {row["clip_id"]: _texts(reader.read_json(row).get("captions") or {}) for row in rows}
     else:
-        found = {
+        captioned_ok = {
             row["clip_id"]: row for row in corpus.captions(captions).to_pylist() if row["status"] == "ok"
         }
-        texts = {row["clip_id"]: _texts(found.get(row["clip_id"], {})) for row in rows}
+        texts = {row["clip_id"]: _texts(captioned_ok.get(row["clip_id"], {})) for row in rows}
     captioned = [row for row in rows if texts[row["clip_id"]]]
     if not captioned:
         raise UsageError(
@@ -113,7 +113,12 @@ class Loader:
 
 def choose_caption(texts: dict[str, str], share: float, config: TrainConfig) -> str:
     """The text at `share` (0…1) of the configured mix, over the kinds that this clip has."""
-    weights = {kind: float(getattr(config, f"{kind}_share")) for kind in KINDS if kind in texts}
+    shares = {
+        "detailed": config.detailed_share,
+        "short": config.short_share,
+        "original": config.original_share,
+    }
+    weights = {kind: shares[kind] for kind in KINDS if kind in texts}
     left = share * sum(weights.values())
     for kind, weight in weights.items():
         left -= weight
@@ -139,18 +144,10 @@ def make_batch(
     return Batch(
         epoch=epoch,
         sample_ids=tuple(row["clip_id"] for row in rows),
-        clean=torch.cat([patchify(_normalised(dataset.reader.read_latent(row), info)) for row in rows]),
+        clean=torch.cat(
+            [patchify(torch.from_numpy(info.normalised(dataset.reader.read_latent(row)))) for row in rows]
+        ),
         layout=layout_of([tuple(row["shape"]) for row in rows], [info.stride_t / row["fps"] for row in rows]),
         prompts=tuple(prompts),
         texts=[None if prompt is None else next(features) for prompt in prompts],
     )
-
-
-def _normalised(latent: Any, info: LatentsInfo) -> Tensor:
-    raw = torch.from_numpy(latent).float()  # [C, T, H, W]
-    if raw.shape[0] != info.channels:
-        raise FormatError(
-            f"a latent of {raw.shape[0]} channels", expected=f"{info.channels}, as in latents.toml"
-        )
-    mean, std = (torch.tensor(values)[:, None, None, None] for values in (info.mean, info.std))
-    return (raw - mean) / std

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from pipeline.schedule import warm_hold_fall
 from training.config import TrainConfig
 
 BETAS = (0.9, 0.95)
@@ -16,9 +17,9 @@ BETAS = (0.9, 0.95)
 
 def learning_rate(step: int, config: TrainConfig) -> float:
     """Linear warm-up, flat, then linear to zero over the last `decay_share`: the rate of step 0, 1, 2, …"""
-    warm = (step + 1) / max(1, config.warmup_steps)
-    left = (config.steps - step) / max(1.0, config.decay_share * config.steps)
-    return config.lr * max(0.0, min(1.0, warm, left))
+    return config.lr * warm_hold_fall(
+        step, config.steps, warmup_steps=config.warmup_steps, decay_share=config.decay_share
+    )
 
 
 class Optimizers:
@@ -38,15 +39,17 @@ class Optimizers:
             ),
         )
 
-    def step(self, step: int) -> float:
-        """Clips, updates, clears the gradients; returns the gradient's norm before clipping."""
-        norm = nn.utils.clip_grad_norm_(list(self.names), self.config.clip_norm)
+    def clip(self) -> float:
+        """Clips the gradients; their norm before."""
+        return float(nn.utils.clip_grad_norm_(list(self.names), self.config.clip_norm))
+
+    def step(self, step: int) -> None:
+        """Updates the weights and clears the gradients."""
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = learning_rate(step, self.config)
             part.step()
             part.zero_grad(set_to_none=True)
-        return float(norm)
 
     def state(self) -> dict[str, Tensor]:
         """`<kind>/<parameter>` → tensor."""

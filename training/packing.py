@@ -45,11 +45,6 @@ def plan_epoch(tokens: Sequence[int], budget: int, seed: int, epoch: int) -> lis
     return [packs[i] for i in keyed(seed, epoch, "packs").permutation(len(packs))]
 
 
-def fill(packs: Sequence[Pack], tokens: Sequence[int], budget: int) -> float:
-    """Share of the packs' budget that holds tokens, 0…1."""
-    return sum(tokens[row] for pack in packs for row in pack) / (budget * max(1, len(packs)))
-
-
 class PackPlan:
     """The endless sequence of packs; `locate` turns a position into (epoch, pack)."""
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pipeline.errors import ModelError
+from pipeline.bundle import parse_name
 
 CACHE_BYTES = 512 * 2**20
 
@@ -32,9 +32,17 @@ class TextEncoder(Protocol):
 class CachedTextEncoder:
     """Keeps the features of recent texts (float16), least recently used out first."""
 
-    def __init__(self, name: str, dim: int, sha256: str, embed: Callable[[list[str]], list[Tensor]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        dim: int,
+        sha256: str,
+        embed: Callable[[list[str]], list[Tensor]],
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
         self.name, self.dim, self.sha256 = name, dim, sha256
-        self._embed = embed
+        self._embed, self._cache_bytes = embed, cache_bytes
         self._kept: OrderedDict[str, Tensor] = OrderedDict()
         self._bytes = 0
 
@@ -43,23 +51,22 @@ class CachedTextEncoder:
         fresh: dict[str, Tensor] = {}
         if missing:
             with torch.inference_mode():
-                features = self._embed(missing)
-            fresh = {text: one.half().clone() for text, one in zip(missing, features, strict=True)}
-        found = [fresh[text] if text in fresh else self._kept[text] for text in texts]
+                embedded = self._embed(missing)
+            fresh = {text: one.half().clone() for text, one in zip(missing, embedded, strict=True)}
+        features = [fresh[text] if text in fresh else self._kept[text] for text in texts]
         for text in dict.fromkeys(texts):
             if text in fresh:
                 self._kept[text] = fresh[text]
                 self._bytes += fresh[text].nbytes
             self._kept.move_to_end(text)
-        while self._bytes > CACHE_BYTES:
+        while self._bytes > self._cache_bytes:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
-        return found
+        return features
 
 
 def load_text_encoder(name: str) -> CachedTextEncoder:
     """The text encoder of that name, on the CPU."""
-    if name != "builtin:":
-        raise ModelError(f"no text encoder {name!r}", expected="builtin:", fix="--set text_encoder=builtin:")
+    parse_name(name, "text encoder", ("builtin:",))
     from captioner.model import load_builtin
 
     model = load_builtin()

@@ -27,6 +27,7 @@ from captioner.audit.markup import (
     number,
     table,
 )
+from pipeline import runlog
 from pipeline.storage import Storage
 
 MOVIE_BYTES, SHEET_BYTES = 300_000, 400_000  # a larger file is named, not embedded
@@ -64,18 +65,8 @@ def read_metrics(run: Storage, name: str) -> tuple[list[Metrics], list[float], i
         return [], [], 0
     kept: list[Metrics] = []
     resumed: list[float] = []
-    unread = 0
-    for line in run.read_bytes(name).decode("utf-8", "replace").splitlines():
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            unread += 1
-            continue
-        if not isinstance(row, dict) or _number(row, "step") is None:
-            unread += 1
-            continue
+    rows, unread = runlog.parse(run.read_bytes(name))
+    for row in rows:
         back = bool(kept) and row["step"] < kept[-1]["step"]
         while kept and kept[-1]["step"] > row["step"]:
             kept.pop()

@@ -3,7 +3,8 @@
 A sample is `<key>.latent.npy` (float16 `[C, T, H, W]`, raw posterior mean) and `<key>.json` under one
 key; the index knows the byte offset of both, so one sample is one ranged read, and any WebDataset
 reader can stream the tar. In: samples. Out: bytes, the same for the same samples, and index rows.
-Never normalises a latent.
+Never normalises a latent
+of its own accord: `LatentsInfo` knows how.
 """
 
 import io
@@ -53,6 +54,22 @@ class LatentsInfo:
     area_px: int
     dtype: str = "float16"
     format_version: int = FORMAT_VERSION
+
+    def normalised(self, raw: np.ndarray) -> np.ndarray:
+        """Raw latent `[C, T, H, W]` → float32 of mean 0 and deviation 1 in each channel."""
+        if raw.shape[0] != self.channels:
+            raise FormatError(
+                f"a latent of {raw.shape[0]} channels", expected=f"{self.channels}, as in {INFO_NAME}"
+            )
+        return (raw.astype(np.float32) - _by_channel(self.mean)) / _by_channel(self.std)
+
+    def denormalised(self, latent: np.ndarray) -> np.ndarray:
+        """The inverse of `normalised`: float32 `[C, T, H, W]`, as the VAE decodes it."""
+        return latent.astype(np.float32) * _by_channel(self.std) + _by_channel(self.mean)
+
+
+def _by_channel(values: Sequence[float]) -> np.ndarray:
+    return np.array(values, np.float32)[:, None, None, None]  # [C, 1, 1, 1]
 
 
 def sample_key(clip_id: str) -> str:

@@ -13,7 +13,7 @@ star orange makes every fact about that star false, because no orange star is th
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.toyworld.scene import OBJECT_RGB, TEXT_WORDS, Fact
@@ -193,8 +193,3 @@ def score_by_kind(pairs: Iterable[tuple[frozenset[Fact], frozenset[Fact]]]) -> d
 
 def _of_kind(facts: frozenset[Fact], kind: str) -> frozenset[Fact]:
     return frozenset(fact for fact in facts if fact.kind == kind)
-
-
-def facts_from_rows(rows: Iterable[Mapping[str, str]]) -> frozenset[Fact]:
-    """The `facts` of a shot in truth.jsonl."""
-    return frozenset(Fact(kind=row["kind"], subject=row["subject"], value=row["value"]) for row in rows)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.toyworld.scene import Fact, Shot, ToyObject, sample_shot
+from pipeline.toyworld.scene import Shot, ToyObject
 
 Phrases = Mapping[str, tuple[str, ...]]  # value -> ways to say it
 
@@ -158,13 +158,6 @@ def caption_shot(shot: Shot, rng: np.random.Generator) -> ToyCaption:
         short=_fitting(lambda: _short(shot, rng), SHORT_WORDS),
         detailed=_fitting(lambda: _detailed(shot, rng), IMAGE_WORDS if shot.is_image else DETAILED_WORDS),
     )
-
-
-def prompts_and_facts(seed: int, count: int) -> list[tuple[str, frozenset[Fact]]]:
-    """`count` detailed captions of fresh shots, each with the facts it states: for judging a generator."""
-    rng = np.random.default_rng([seed, 0x9E37])
-    shots = [sample_shot(rng) for _ in range(count)]
-    return [(caption_shot(shot, rng).detailed, shot.facts) for shot in shots]
 
 
 def _fitting(draw: Callable[[], str], limits: tuple[int, int]) -> str:

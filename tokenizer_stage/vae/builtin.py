@@ -6,25 +6,24 @@ deterministic: it returns the posterior mean. Never downloads anything that was 
 drops frames or floors sizes: a wrong shape is an error.
 """
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from pipeline import bundle
 from pipeline.engine.stage import Resources
 from pipeline.errors import ModelError
-from pipeline.storage import Storage
+from pipeline.settings import build
 from tokenizer_stage.vae.network import DecoderResidual, EncoderResidual
 from tokenizer_stage.vae.pca import STRIDE_S, STRIDE_T, LinearCodec, from_blocks, to_blocks
 from tokenizer_stage.vae.pixels import check_video
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "weights"
-WEIGHTS_NAME, CONFIG_NAME = "builtin.safetensors", "builtin.json"
+MADE_BY = "framemill vae train --out DIR"
 CHUNK_LATENTS = 16  # latent steps encoded at a time: bounds memory, changes no value
 
 
@@ -134,29 +133,26 @@ def _chunks(steps: int, chunk: int, reach: int) -> list[tuple[int, int, int]]:
 
 
 def load_builtin(folder: Path) -> BuiltinVAE:
-    """The built-in VAE from a folder that `framemill vae train` wrote."""
-    weights, config = folder / WEIGHTS_NAME, folder / CONFIG_NAME
-    if not weights.is_file() or not config.is_file():
-        raise ModelError(
-            f"no VAE weights in {folder}",
-            expected=f"{WEIGHTS_NAME} and {CONFIG_NAME}",
-            fix=f"framemill vae train --out {folder}",
-        )
-    vae = BuiltinVAE(BuiltinSpec(**json.loads(config.read_text())["spec"]))
-    vae.load_state_dict({key: value.float() for key, value in load_file(weights).items()})
-    vae.weights_sha256 = hashlib.sha256(weights.read_bytes()).hexdigest()
+    """The built-in VAE from a folder that `framemill vae train` wrote, checked, on the CPU, in float32.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the two are not of one training.
+    """
+    saved = bundle.read(folder, MADE_BY)
+    with saved.fitting():
+        vae = BuiltinVAE(build(BuiltinSpec, saved.description["spec"]))
+        vae.load_state_dict({name: value.float() for name, value in load(saved.weights).items()})
+    vae.weights_sha256 = saved.weights_sha256
     return vae.eval().requires_grad_(False)
 
 
 def save_builtin(vae: BuiltinVAE, folder: Path, record: dict[str, object]) -> None:
-    """Writes weights (trained ones in float16, bases and statistics in float32) and their record, which
-    says how they were made. Each file appears whole."""
+    """Writes weights (trained ones in float16, bases and statistics in float32) and, last, their record,
+    which says how they were made. ModelError, and nothing written, for weights that are not finite."""
     trained = {name for name, _ in vae.named_parameters()}
     state = {
-        key: (value.half() if key in trained else value).contiguous()
-        for key, value in vae.state_dict().items()
+        name: (value.half() if name in trained else value).cpu().contiguous()
+        for name, value in vae.state_dict().items()
     }
-    text = json.dumps({"format": 1, "spec": asdict(vae.spec), **record}, indent=1)
-    storage = Storage(str(folder))
-    storage.write_bytes(CONFIG_NAME, f"{text}\n".encode())
-    storage.write_bytes(WEIGHTS_NAME, save(state))
+    bundle.refuse_non_finite({name: bool(value.isfinite().all()) for name, value in state.items()}, folder)
+    bundle.write(folder, save(state), {}, {"spec": asdict(vae.spec), **record})

@@ -21,9 +21,9 @@ from tokenizer_stage.vae.pixels import to_video
 from tokenizer_stage.vae.pool import encode_span, is_held_out, media_files, usable_clips
 
 
-def psnr_db(made: Tensor, truth: Tensor) -> float:
+def psnr_db(decoded: Tensor, truth: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of videos in [-1, 1]; equal ones give 100."""
-    error = float((made - truth).square().mean())
+    error = float((decoded - truth).square().mean())
     return 100.0 if error < 4e-10 else float(10.0 * torch.tensor(4.0 / error).log10())
 
 

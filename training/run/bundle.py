@@ -7,7 +7,6 @@ and the measured curve of this run and of the one it started from. FOLDER is tra
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import statistics
 import sys
@@ -16,8 +15,9 @@ from typing import Any
 
 from safetensors.torch import save
 
-from training.run.checkpoint import FORMAT_VERSION
-from training.run.trained import BUILTIN_FOLDER, Trained, load_trained
+from pipeline import bundle as bundles
+from pipeline import runlog
+from training.run.trained import BUILTIN_FOLDER, MADE_BY, Trained, bundle_folder, load_trained
 
 CURVE_STEPS = 100  # one point of the curve
 
@@ -26,13 +26,13 @@ def bundle(run: Path, folder: Path = BUILTIN_FOLDER) -> None:
     """Writes the newest checkpoint of `run` to `folder`."""
     trained = load_trained(str(run))
     config = json.loads((run / "config.json").read_text())["train"]
-    history = {"train": config, "curve": curve(run / "metrics.jsonl", trained.step)}
+    history = {"train": config, "curve": curve(run / runlog.METRICS_NAME, trained.step)}
     save_bundle(trained, folder, history | {"parent": _parent(config["init"])})
 
 
 def curve(metrics: Path, last_step: int) -> list[dict[str, float]]:
     """Mean training loss, seconds and latest held-out loss of every hundred steps."""
-    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    lines = runlog.read(metrics)
     points = []
     for start in range(0, last_step, CURVE_STEPS):
         chunk = [line for line in lines if start < line["step"] <= min(start + CURVE_STEPS, last_step)]
@@ -48,56 +48,47 @@ def curve(metrics: Path, last_step: int) -> list[dict[str, float]]:
 
 def _parent(init: str) -> dict[str, Any] | None:
     """The recorded making of the bundle that a run started from."""
-    folder = init.removeprefix("builtin:")
-    if not init.startswith("builtin:") or not folder:
+    folder = bundle_folder(init)
+    if folder is None or folder == BUILTIN_FOLDER:
         return None
-    made: dict[str, Any] = json.loads((Path(folder) / "builtin.json").read_text())["training"]
-    return made
-
-
-if __name__ == "__main__":
-    bundle(Path(sys.argv[1]), *(Path(folder) for folder in sys.argv[2:3]))
+    training: dict[str, Any] = bundles.read_description(folder, MADE_BY)["training"]
+    return training
 
 
 def curve_of(name: str) -> list[dict[str, Any]]:
     """How the training of a trained model went, a line a logged step: a run's metrics, or the curve kept
     with a bundle, after that of the bundle it started from; the step counts on, and `resumed` marks where."""
-    scheme, colon, rest = name.partition(":")
-    if not (colon and scheme == "builtin"):
-        metrics = Path(name) / "metrics.jsonl"
-        return [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
-    description = json.loads(((Path(rest) if rest else BUILTIN_FOLDER) / "builtin.json").read_text())
+    folder = bundle_folder(name)
+    if folder is None:
+        return runlog.read(Path(name) / runlog.METRICS_NAME)
+    description = bundles.read_description(folder, MADE_BY)
     points: list[dict[str, Any]] = []
-    for made in _ancestry(description["training"]):
+    for training in _ancestry(description["training"]):
         before = points[-1]["step"] if points else 0
-        fresh = [point | {"step": before + point["step"]} for point in made["curve"]]
+        fresh = [point | {"step": before + point["step"]} for point in training["curve"]]
         points += [fresh[0] | {"resumed": True}, *fresh[1:]] if points else fresh
     return points
 
 
-def _ancestry(made: dict[str, Any]) -> list[dict[str, Any]]:
+def _ancestry(training: dict[str, Any]) -> list[dict[str, Any]]:
     """The trainings that led to a bundle, the first one first."""
-    parent = made.get("parent")
-    return [*(_ancestry(parent) if parent else []), made]
+    parent = training.get("parent")
+    return [*(_ancestry(parent) if parent else []), training]
 
 
 def save_bundle(trained: Trained, folder: Path, training: dict[str, Any]) -> None:
     """Writes a model as shipped: float16 weights, then the JSON that names their hash and their making."""
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = save({name: value.half().contiguous() for name, value in trained.model.state_dict().items()})
+    state = {name: value.half().contiguous() for name, value in trained.model.state_dict().items()}
+    bundles.refuse_non_finite({name: bool(value.isfinite().all()) for name, value in state.items()}, folder)
     description = {
-        "format_version": FORMAT_VERSION,
         "step": trained.step,
         "model": dataclasses.asdict(trained.model.config),
         "flow": dataclasses.asdict(trained.flow),
         "lineage": dataclasses.asdict(trained.lineage),
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
         "training": training,
     }
-    for name, data in (
-        ("builtin.safetensors", weights),
-        ("builtin.json", (json.dumps(description, indent=1) + "\n").encode()),
-    ):
-        temporary = folder / f".{name}.tmp"
-        temporary.write_bytes(data)
-        temporary.replace(folder / name)
+    bundles.write(folder, save(state), {}, description)
+
+
+if __name__ == "__main__":
+    bundle(Path(sys.argv[1]), *(Path(folder) for folder in sys.argv[2:3]))

@@ -1,8 +1,8 @@
-"""Checkpoints: a folder that appears at once and whole; and the bundled weights.
+"""Checkpoints: a folder that appears at once and whole.
 
 In: the model, its average, the optimiser's state and what it was trained on. Out:
 RUN/checkpoints/step-00001000/{model,ema,optimizer}.safetensors + state.json, written under another name and
-renamed when complete. The same loader reads `builtin:` (training/weights). Only safetensors, never pickles.
+renamed when complete. Only safetensors, never pickles; never weights that are not finite.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
-from pipeline.errors import FormatError
+from pipeline import bundle
+from pipeline.errors import FormatError, ModelError
 from training.ema import Ema
 from training.optim import Optimizers
 
@@ -24,22 +27,39 @@ FORMAT_VERSION = 1
 
 
 def save_checkpoint(
-    run: Path, step: int, model: nn.Module, ema: Ema, optimizers: Optimizers, state: dict[str, Any], keep: int
+    run: Path,
+    step: int,
+    model: nn.Module,
+    ema: Ema,
+    optimizers: Optimizers,
+    state: dict[str, Any],
+    keep: int,
+    *,
+    write: Callable[[dict[str, Tensor], Path], None] = save_file,
 ) -> Path:
-    """Commits step `step`, then forgets all but the newest `keep`."""
+    """Commits step `step`, then forgets all but the newest `keep`. ModelError, with nothing written and
+    nothing forgotten, for weights that are not finite."""
+    tensors = {"model": model.state_dict(), "ema": ema.model.state_dict(), "optimizer": optimizers.state()}
+    bundle.refuse_non_finite(
+        {
+            f"{file}/{name}": bool(value.isfinite().all())
+            for file, values in tensors.items()
+            for name, value in values.items()
+        },
+        f"the checkpoint of step {step}",
+    )
     final = run / "checkpoints" / f"step-{step:08d}"
     building = final.with_name(f".{final.name}.tmp")
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
-    save_file(model.state_dict(), building / "model.safetensors")
-    save_file(ema.model.state_dict(), building / "ema.safetensors")
-    save_file(optimizers.state(), building / "optimizer.safetensors")
+    for file, values in tensors.items():
+        write(values, building / f"{file}.safetensors")
     (building / "state.json").write_text(
         json.dumps({"format_version": FORMAT_VERSION, "step": step, **state})
     )
     for path in building.iterdir():
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
+        with open(path, "rb") as stream:
+            os.fsync(stream.fileno())
     shutil.rmtree(final, ignore_errors=True)
     building.rename(final)
     for old in finished(run)[:-keep]:
@@ -54,7 +74,8 @@ def finished(run: Path) -> list[Path]:
 
 def read_state(folder: Path) -> dict[str, Any]:
     """state.json, refused when it is of another format."""
-    state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    with whole(folder):
+        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
     if state.get("format_version") != FORMAT_VERSION:
         raise FormatError(
             f"{folder} has checkpoint format {state.get('format_version')}",
@@ -64,7 +85,20 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def restore(folder: Path, model: nn.Module, ema: Ema, optimizers: Optimizers) -> None:
-    """Puts a checkpoint's tensors into place."""
-    model.load_state_dict(load_file(folder / "model.safetensors"))
-    ema.model.load_state_dict(load_file(folder / "ema.safetensors"))
-    optimizers.load_state(load_file(folder / "optimizer.safetensors"))
+    """Puts a checkpoint's tensors into place; ModelError when they are damaged."""
+    with whole(folder):
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+        ema.model.load_state_dict(load_file(folder / "ema.safetensors"))
+        optimizers.load_state(load_file(folder / "optimizer.safetensors"))
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[None]:
+    """ModelError for a checkpoint that is damaged or lacks a file."""
+    try:
+        yield
+    except (OSError, *bundle.MISFITS) as error:
+        raise ModelError(
+            f"the checkpoint {folder} is damaged: {bundle.reason_of(error)}",
+            fix=f"delete {folder}, and the run goes on from the checkpoint before",
+        ) from error

@@ -16,22 +16,27 @@ import numpy as np
 import torch
 from PIL import Image
 
+from captioner.caption import Captioner
 from captioner.filmstrip import STRIP_FRAMES, Filmstrip
 from captioner.names import load_captioner
+from pipeline.bundle import read_description
 from pipeline.config import AnalyzeConfig
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.stage import Failure
 from pipeline.media.strips import strip_frames, strip_picture
 from pipeline.progress import Progress, silent
 from pipeline.settings import build
+from pipeline.storage import commit_bytes
 from pipeline.toyworld.facts import FactScore, parse_facts, score_all, score_by_kind
 from pipeline.toyworld.render import render_frames
 from pipeline.toyworld.scene import Fact, Shot, sample_shot
 from pipeline.toyworld.wording import caption_shot
 from tokenizer_stage.vae.builtin import VideoVAE
+from tokenizer_stage.vae.pixels import to_frames, to_video
 from training.config import TrainConfig
 from training.loader import open_dataset
-from training.run.sample import Generator, SampleConfig, contact_sheet, load_generator
+from training.run.sample import SampleConfig, VideoGenerator, contact_sheet, load_generator, png_bytes
+from training.run.trained import MADE_BY
 from training.run.validate import held_out_batches, validate
 
 READER = "builtin:"
@@ -56,16 +61,18 @@ def evaluate(
     shots = [sample_shot(rng) for _ in range(prompts)]
     texts = [caption_shot(shot, rng).detailed for shot in shots]
     config = SampleConfig(prompt="", steps=steps, cfg=cfg, seed=seed)
-    made: list[np.ndarray] = []
+    samples: list[np.ndarray] = []
     for start in range(0, prompts, PROMPTS_PER_PACK):
-        made += generator.frames(texts[start : start + PROMPTS_PER_PACK], config)
-        progress(len(made), prompts, {})
+        samples += generator.frames(texts[start : start + PROMPTS_PER_PACK], config)
+        progress(len(samples), prompts, {})
     truth = [render(shot, config) for shot in shots]
     if sheet:
-        draw_sheet(made[:SHEET_PROMPTS], truth, sheet)
+        draw_sheet(samples[:SHEET_PROMPTS], truth, sheet)
     true = [through_vae(generator.vae, frames) for frames in truth]
     wanted = [parse_facts(text) for text in texts]
-    fidelity, ceiling = read_facts(made, config.fps, wanted), read_facts(true, config.fps, wanted)
+    reader = load_captioner(READER)
+    fidelity = read_facts(reader, samples, config.fps, wanted)
+    ceiling = read_facts(reader, true, config.fps, wanted)
     return {
         "run": run,
         "step": generator.trained.step,
@@ -87,18 +94,20 @@ def evaluate(
     }
 
 
-def draw_sheet(made: Sequence[np.ndarray], truth: Sequence[np.ndarray], path: str) -> None:
+def draw_sheet(samples: Sequence[np.ndarray], truth: Sequence[np.ndarray], path: str) -> None:
     """A picture for people: each video's frames, and below them those of the truth of its prompt."""
-    rows = [np.asarray(contact_sheet(frames)) for pair in zip(made, truth, strict=False) for frames in pair]
-    gaps = np.array([0, 4] * len(made))
+    rows = [
+        np.asarray(contact_sheet(frames)) for pair in zip(samples, truth, strict=False) for frames in pair
+    ]
+    gaps = np.array([0, 4] * len(samples))
     spaced = [np.pad(row, ((0, gap), (0, 0), (0, 0))) for row, gap in zip(rows, gaps, strict=True)]
-    Image.fromarray(np.concatenate(spaced)).save(path)
+    commit_bytes(Path(path), png_bytes(Image.fromarray(np.concatenate(spaced))))
 
 
-def held_out_loss(run: str, generator: Generator) -> float | None:
+def held_out_loss(run: str, generator: VideoGenerator) -> float | None:
     """The validation loss of a run on the corpus it was trained on; of a bundle, the one on record."""
     if run.startswith("builtin:"):
-        description = json.loads((Path(generator.trained.where) / "builtin.json").read_text())
+        description = read_description(Path(generator.trained.where), MADE_BY)
         measured = [p["val_loss"] for p in description["training"].get("curve", []) if "val_loss" in p]
         return measured[-1] if measured else None
     saved = Path(run) / "config.json"
@@ -119,14 +128,14 @@ def render(shot: Shot, config: SampleConfig) -> np.ndarray:
 
 def through_vae(vae: VideoVAE, frames: np.ndarray) -> np.ndarray:
     """Encodes and decodes, so that a true video bears the same blur as a generated one."""
-    video = torch.from_numpy(frames.copy()).permute(3, 0, 1, 2)[None].float() / 127.5 - 1  # [1, 3, T, H, W]
-    decoded = vae.decode(vae.encode(video))[0]
-    return ((decoded + 1) * 127.5).round().clamp(0, 255).byte().permute(1, 2, 3, 0).numpy()
+    return to_frames(vae.decode(vae.encode(to_video(frames)[None]))[0])
 
 
-def read_facts(videos: Sequence[np.ndarray], fps: float, wanted: Sequence[frozenset[Fact]]) -> Pairs:
+def read_facts(
+    reader: Captioner, videos: Sequence[np.ndarray], fps: float, wanted: Sequence[frozenset[Fact]]
+) -> Pairs:
     """(facts that the reader states, facts that were prompted) of each video."""
-    captions = load_captioner(READER).caption([filmstrip(frames, fps) for frames in videos])
+    captions = reader.caption([filmstrip(frames, fps) for frames in videos])
     read = [frozenset() if isinstance(one, Failure) else parse_facts(one.detailed) for one in captions]
     return list(zip(read, wanted, strict=True))
 

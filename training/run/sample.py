@@ -8,9 +8,10 @@ Videos are encoded in the media sandbox: this process never imports a codec.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from torch import Tensor
 from pipeline.corpus.shards import LatentsInfo
 from pipeline.errors import FormatError, UsageError
 from pipeline.sandbox.sandbox import Sandbox
+from pipeline.storage import commit_bytes
 from tokenizer_stage.vae.builtin import VideoVAE
 from tokenizer_stage.vae.names import load_vae
+from tokenizer_stage.vae.pixels import to_frames
 from training.diffusion import Velocity, draw_noise, euler, heun, time_grid
 from training.layout import Layout, Shape, layout_of, tokens_of, unpatchify
 from training.model import NoiseLevels
@@ -51,7 +54,7 @@ class SampleConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Generator:
+class VideoGenerator:
     """A model with the text encoder and the VAE that it was trained with."""
 
     trained: Trained
@@ -73,15 +76,12 @@ class Generator:
         return [self._decode(part, shape) for part in torch.split(tokens, tokens_of(shape))]
 
     def _decode(self, tokens: Tensor, shape: Shape) -> np.ndarray:
-        info = self.trained.lineage.latents
-        mean, std = (torch.tensor(values)[:, None, None, None] for values in (info.mean, info.std))
-        raw = unpatchify(tokens, shape) * std + mean  # [C, T, h, w]
-        video = self.vae.decode(raw[None])[0]  # [3, T, H, W] in -1…1
-        pixels = ((video + 1) * 127.5).round().clamp(0, 255).byte()
-        return pixels.permute(1, 2, 3, 0).numpy()
+        latent = unpatchify(tokens, shape).numpy()  # [C, T, h, w]
+        raw = torch.from_numpy(self.trained.lineage.latents.denormalised(latent))
+        return to_frames(self.vae.decode(raw[None])[0])
 
 
-def load_generator(name: str) -> Generator:
+def load_generator(name: str) -> VideoGenerator:
     """`builtin:` or a run folder, with the VAE and the text encoder that it was trained with: checked."""
     trained = load_trained(name)
     trained.model.to("cuda" if torch.cuda.is_available() else "cpu")
@@ -95,7 +95,7 @@ def load_generator(name: str) -> Generator:
             expected=f"{lineage.latents.vae_sha256[:12]}, as {trained.where} was trained on",
             fix="restore those weights, or train again",
         )
-    return Generator(trained=trained, text=text, vae=vae)
+    return VideoGenerator(trained=trained, text=text, vae=vae)
 
 
 def guided_velocity(
@@ -163,30 +163,53 @@ def default_size(info: LatentsInfo) -> tuple[int, int]:
     return max(unit, int(height_px * 1.5) // unit * unit), height_px
 
 
-def sample_to_file(checkpoint: str, config: SampleConfig, out: str) -> dict[str, Any]:
-    """Writes `out` (.mp4; .png for one frame), its contact sheet and its JSON; returns what the JSON says."""
-    began, path = time.monotonic(), Path(out)
+def sample_to_file(
+    checkpoint: str,
+    config: SampleConfig,
+    out: str,
+    load: Callable[[str], VideoGenerator] = load_generator,
+) -> dict[str, Any]:
+    """Loads a model and writes one sample, as `write_sample` does."""
+    began_s = time.monotonic()
+    path = _checked_path(config, out)
+    story = write_sample(load(checkpoint), checkpoint, config, path)
+    return story | {"seconds": round(time.monotonic() - began_s, 2)}
+
+
+def write_sample(
+    generator: VideoGenerator, checkpoint: str, config: SampleConfig, path: Path
+) -> dict[str, Any]:
+    """Writes `path` (.mp4; .png for one frame), its contact sheet and, last, its JSON; returns what the JSON
+    says. Each file appears whole."""
+    frames = generator.frames([config.prompt], config)[0]
+    story: dict[str, Any] = {
+        "out": str(path),
+        "checkpoint": checkpoint,
+        "step": generator.trained.step,
+    }
+    if config.frames == 1:
+        commit_bytes(path, png_bytes(Image.fromarray(frames[0])))
+    else:
+        sheet = path.with_suffix(".png")
+        commit_bytes(sheet, png_bytes(contact_sheet(frames)))
+        with Sandbox() as box:
+            box.write_video(path, frames, config.fps)
+        story["sheet"] = str(sheet)
+    story |= dataclasses.asdict(config)
+    text = json.dumps(story, indent=1, ensure_ascii=False) + "\n"
+    commit_bytes(path.with_suffix(".json"), text.encode())
+    return story
+
+
+def _checked_path(config: SampleConfig, out: str) -> Path:
     suffix = ".png" if config.frames == 1 else ".mp4"
-    if path.suffix != suffix:
+    if Path(out).suffix != suffix:
         raise UsageError(
             f"--out {out} for {config.frames} frames",
             expected=f"a name ending in {suffix}",
             fix="--frames, --out",
         )
-    generator = load_generator(checkpoint)
-    frames = generator.frames([config.prompt], config)[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made: dict[str, Any] = {"out": out, "checkpoint": checkpoint, "step": generator.trained.step}
-    if config.frames == 1:
-        Image.fromarray(frames[0]).save(path)
-    else:
-        contact_sheet(frames).save(path.with_suffix(".png"))
-        with Sandbox() as box:
-            box.write_video(path, frames, config.fps)
-        made["sheet"] = str(path.with_suffix(".png"))
-    made |= dataclasses.asdict(config)
-    path.with_suffix(".json").write_text(json.dumps(made, indent=1, ensure_ascii=False) + "\n")
-    return made | {"seconds": round(time.monotonic() - began, 2)}
+    return Path(out)
 
 
 def contact_sheet(frames: np.ndarray) -> Image.Image:
@@ -196,3 +219,10 @@ def contact_sheet(frames: np.ndarray) -> Image.Image:
         list(np.pad(frames[at], ((0, 0), (0, 0), (0, 2), (0, 0)))), axis=1
     )  # [H, n·(W+2), 3]
     return Image.fromarray(strip)
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    sink = io.BytesIO()
+    image.save(sink, "PNG")
+    return sink.getvalue()

@@ -10,14 +10,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
+from pipeline import runlog
 from pipeline.corpus.corpus import Corpus
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, UsageError
 from pipeline.progress import Progress, silent
+from pipeline.storage import commit_bytes
 from training.config import TrainConfig
 from training.diffusion import channel_weights, corrupt, draw_noise, draw_times, sample_losses
 from training.ema import Ema
@@ -27,11 +31,12 @@ from training.model import NoiseLevels, VideoDiT
 from training.optim import Optimizers, learning_rate
 from training.run.bundle import curve_of
 from training.run.checkpoint import finished, read_state, restore, save_checkpoint
-from training.run.sample import SampleConfig, default_size, sample_to_file
+from training.run.sample import SampleConfig, VideoGenerator, default_size, load_generator, write_sample
 from training.run.trained import Lineage, load_trained
 from training.run.validate import Validation, held_out_batches, validate
 from training.text import TextEncoder, load_text_encoder
 
+CONFIG_NAME = "config.json"
 CHANGEABLE = {"steps", "decay_share", "val_every", "checkpoint_every", "keep_checkpoints"}  # on resume
 
 
@@ -43,10 +48,17 @@ def train(
     latents: str = "default",
     captions: str | None = None,
     progress: Progress = silent,
+    load_text: Callable[[str], TextEncoder] = load_text_encoder,
 ) -> dict[str, Any]:
-    """Trains until `config.steps`; resumes RUN when it has a checkpoint."""
-    began, run = time.monotonic(), Path(out)
-    text = load_text_encoder(config.text_encoder)
+    """Trains until `config.steps`; resumes RUN when it has a checkpoint.
+
+    Raises:
+        UsageError: `out` holds something else than a run.
+        FramemillError: a loss, a gradient or a weight is not finite; the run keeps its last good checkpoint.
+    """
+    began_s, run = time.monotonic(), Path(out)
+    _require_run_or_new(run)
+    text = load_text(config.text_encoder)
     dataset = open_dataset(corpus, latents, captions, config)
     trainer = Trainer(run, dataset, text, config)
     trainer.resume_or_init({"corpus": corpus.root, "latents": latents, "captions": captions})
@@ -64,7 +76,7 @@ def train(
         "val_samples": validation.samples if validation else 0,
         "uncaptioned": dataset.uncaptioned,
         "samples": write_samples(trainer),
-        "seconds": time.monotonic() - began,
+        "seconds": time.monotonic() - began_s,
     }
 
 
@@ -75,8 +87,8 @@ class Trainer:
         model_config = dataclasses.replace(config.model, channels=dataset.info.channels, text_dim=text.dim)
         self.run, self.config = run, dataclasses.replace(config, model=model_config)
         self.lineage = Lineage(latents=dataset.info, text_encoder=text.name, text_sha256=text.sha256)
-        self.text, self.loader = text, Loader(dataset, text, config)
-        self.held_out = held_out_batches(dataset, text, config)
+        self.text, self.loader = text, Loader(dataset, text, self.config)
+        self.held_out = held_out_batches(dataset, text, self.config)
         self.dtype = torch.bfloat16 if config.compute_dtype == "bfloat16" else torch.float32
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         torch.manual_seed(config.seed)
@@ -84,7 +96,8 @@ class Trainer:
         self.ema = Ema(self.model, config.ema_sigma_rel)
         self.optimizers = Optimizers(self.model, self.config)
         self.channel_weights = channel_weights(dataset.info.std, config.channel_power).to(self.device)
-        self.step, self.resumed_at = 0, 0
+        self.step = self.resumed_at = 0  # the second: the step of the checkpoint that this run went on from
+        self.metrics = run / runlog.METRICS_NAME
         self.validation: Validation | None = None
 
     def resume_or_init(self, data: dict[str, Any]) -> None:
@@ -92,31 +105,48 @@ class Trainer:
         checkpoints = finished(self.run)
         if checkpoints:
             state = read_state(checkpoints[-1])
-            _refuse_other_config(json.loads((self.run / "config.json").read_text())["train"], self.config)
+            _refuse_other_config(json.loads((self.run / CONFIG_NAME).read_text())["train"], self.config)
             load_trained(str(self.run)).lineage.check(self.lineage.latents, self.text, str(self.run))
             restore(checkpoints[-1], self.model, self.ema, self.optimizers)
             self.step = self.resumed_at = state["step"]
-            _forget_after(self.run / "metrics.jsonl", self.step)
         elif self.config.init:
             parent = load_trained(self.config.init)
             parent.lineage.check(self.lineage.latents, self.text, parent.where)
             _refuse_other_model(parent.model.config, self.config.model, parent.where)
             self.model.load_state_dict(parent.model.state_dict())
             self.ema.model.load_state_dict(parent.model.state_dict())
-        self.run.mkdir(parents=True, exist_ok=True)
-        if self.config.init:
-            lines = [json.dumps(point) + "\n" for point in curve_of(self.config.init)]
-            (self.run / "init-metrics.jsonl").write_text("".join(lines))
         resolved = {"data": data, "train": dataclasses.asdict(self.config)}
-        (self.run / "config.json").write_text(json.dumps(resolved, indent=1) + "\n")
+        commit_bytes(self.run / CONFIG_NAME, (json.dumps(resolved, indent=1) + "\n").encode())
+        runlog.cut_after(self.metrics, self.step)  # later steps were lost and will be taken again
+        if self.config.init:
+            runlog.write(self.run / "init-metrics.jsonl", curve_of(self.config.init))
 
     def train_step(self) -> float:
-        """One pack: corrupt, predict, update, average; validates and commits when due."""
-        began = time.monotonic()
+        """One pack, and what is due after it, in this order: step, validate, report, checkpoint."""
+        record = self._step()
+        if self.held_out and self._due(self.config.val_every):
+            self.validation = self.validate()
+            self._require_finite(self.step, {"val_loss": self.validation.loss}, ())
+            record |= {"val_loss": self.validation.loss, "val_by_quantile": self.validation.by_quantile}
+        runlog.append(self.metrics, record)
+        if self._due(self.config.checkpoint_every):
+            self.commit()
+        return float(record["loss"])
+
+    def _due(self, every: int) -> bool:
+        return self.step == self.config.steps or self.step % every == 0
+
+    def _step(self) -> dict[str, Any]:
+        """Corrupt, predict, update, average; the step's line for the metrics. A loss or gradient that is not
+        finite stops here, before anything has changed."""
+        began_s = time.monotonic()
         batch = self.loader.batch(self.step).to(self.device)
         loss = self._backward(batch)
+        norm = self.optimizers.clip()
+        self._require_finite(self.step + 1, {"loss": loss, "grad_norm": norm}, batch.sample_ids)
+        first_again = 0 < self.resumed_at == self.step
+        self.optimizers.step(self.step)
         rate = learning_rate(self.step, self.config)
-        norm = self.optimizers.step(self.step)
         self.step += 1
         self.ema.update(self.model, self.step)
         tokens = batch.layout.segments.total
@@ -129,19 +159,15 @@ class Trainer:
             "samples": len(batch.sample_ids),
             "tokens": tokens,
             "fill": tokens / self.config.tokens_per_pack,
-            "seconds": time.monotonic() - began,
+            "seconds": time.monotonic() - began_s,
         }
-        if self.resumed_at == self.step - 1 > 0:
-            record["resumed"] = True
-        last = self.step == self.config.steps
-        if self.held_out and (last or self.step % self.config.val_every == 0):
-            self.validation = self.validate()
-            record |= {"val_loss": self.validation.loss, "val_by_quantile": self.validation.by_quantile}
-        with open(self.run / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
-        if last or self.step % self.config.checkpoint_every == 0:
-            self.commit()
-        return loss
+        if self.device.type == "cuda":
+            record["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+        return record | {"resumed": True} if first_again else record
+
+    def _require_finite(self, step: int, values: dict[str, float], sample_ids: Sequence[str]) -> None:
+        last_good = next(reversed(finished(self.run)), None)
+        runlog.require_finite(step, values, batch=sample_ids, last_good=last_good)
 
     def _backward(self, batch: Batch) -> float:
         layout, config = batch.layout, self.config
@@ -161,7 +187,7 @@ class Trainer:
         """The held-out loss of the averaged weights."""
         return validate(self.ema.model, self.held_out, self.config.flow, self.dtype)
 
-    def commit(self) -> None:
+    def commit(self, write: Callable[[dict[str, torch.Tensor], Path], None] = save_file) -> None:
         """Writes a checkpoint that `resume_or_init` and `load_trained` read."""
         state = {
             "model": dataclasses.asdict(self.config.model),
@@ -169,12 +195,17 @@ class Trainer:
             "lineage": dataclasses.asdict(self.lineage),
         }
         keep = self.config.keep_checkpoints
-        save_checkpoint(self.run, self.step, self.model, self.ema, self.optimizers, state, keep)
+        save_checkpoint(self.run, self.step, self.model, self.ema, self.optimizers, state, keep, write=write)
 
 
-def write_samples(trainer: Trainer, count: int = 4) -> list[str]:
+def write_samples(
+    trainer: Trainer, count: int = 4, load: Callable[[str], VideoGenerator] = load_generator
+) -> list[str]:
     """RUN/samples: a video, its contact sheet and its JSON for the first held-out prompts."""
     prompts = [prompt for batch in trainer.held_out for prompt in batch.prompts if prompt][:count]
+    if not prompts:
+        return []
+    generator = load(str(trainer.run))
     latents = trainer.lineage.latents
     width_px, height_px = default_size(latents)
     paths = []
@@ -188,9 +219,30 @@ def write_samples(trainer: Trainer, count: int = 4) -> list[str]:
             fps=latents.fps,
             seed=seed,
         )
-        sample_to_file(str(trainer.run), config, str(path))
+        write_sample(generator, str(trainer.run), config, path)
         paths.append(str(path))
     return paths
+
+
+def _require_run_or_new(run: Path) -> None:
+    """A run that was begun is gone on with; a folder that holds anything else is not touched."""
+    if run.is_file() or (run.is_dir() and not _is_run(run)):
+        raise UsageError(
+            f"--out {run} is no training run",
+            expected="a run folder, or a new or empty one",
+            fix="name another folder with --out",
+        )
+
+
+def _is_run(folder: Path) -> bool:
+    """True for a folder with a run's config.json, and for an empty one, hidden files aside."""
+    if not (folder / CONFIG_NAME).is_file():
+        return all(path.name.startswith(".") for path in folder.iterdir())
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_bytes())
+    except ValueError:
+        return False
+    return isinstance(config, dict) and {"data", "train"} <= config.keys()
 
 
 def _refuse_other_config(saved: dict[str, Any], config: TrainConfig) -> None:
@@ -209,11 +261,3 @@ def _refuse_other_model(parent: object, mine: object, where: str) -> None:
         raise ConfigError(
             f"the model is {mine}", expected=f"{parent}, as in {where}", fix="drop --set model.…"
         )
-
-
-def _forget_after(metrics: Path, step: int) -> None:
-    """Drops the lines of steps that a kill lost after the last checkpoint; they will be taken again."""
-    if metrics.exists():
-        lines = metrics.read_text().splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        metrics.write_text("".join(line + "\n" for line in kept))

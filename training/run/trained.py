@@ -5,24 +5,23 @@ In: a name. Out: averaged weights and where they come from, checked.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
 from safetensors.torch import load
 
+from pipeline import bundle
 from pipeline.corpus.shards import LatentsInfo
 from pipeline.errors import FormatError, ModelError
 from pipeline.settings import build
 from training.config import FlowConfig, ModelConfig
 from training.model import VideoDiT
-from training.run.checkpoint import finished, read_state
+from training.run.checkpoint import finished, read_state, whole
 from training.text import TextEncoder
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "weights"
+MADE_BY = "framemill train CORPUS --out RUN, then python -m training.run.bundle RUN DIR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,10 +65,16 @@ class Trained:
 
 
 def load_trained(name: str) -> Trained:
-    """`builtin:`, `builtin:<folder>` or a run folder (its newest checkpoint): the averaged weights."""
-    scheme, colon, rest = name.partition(":")
-    if colon and scheme == "builtin":
-        return _load_bundle(Path(rest) if rest else BUILTIN_FOLDER)
+    """`builtin:`, `builtin:<folder>` or a run folder (its newest checkpoint): the averaged weights.
+
+    Raises:
+        ModelError: there are none, or a file of them is missing or damaged.
+    """
+    folder = bundle_folder(name)
+    if folder is not None:
+        saved = bundle.read(folder, MADE_BY)
+        with saved.fitting():
+            return _build(saved.description, saved.weights, str(folder))
     folders = finished(Path(name))
     if not folders:
         raise ModelError(
@@ -77,31 +82,22 @@ def load_trained(name: str) -> Trained:
             expected="builtin: or a run folder",
             fix="framemill train CORPUS --out RUN",
         )
-    weights = (folders[-1] / "ema.safetensors").read_bytes()
-    return _build(read_state(folders[-1]), weights, str(folders[-1]))
-
-
-def _load_bundle(folder: Path) -> Trained:
-    try:
-        description = json.loads((folder / "builtin.json").read_text())
-        weights = (folder / "builtin.safetensors").read_bytes()
-    except FileNotFoundError as error:
-        raise ModelError(f"{error.filename} is missing", fix="framemill train CORPUS --out RUN") from error
-    if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
-        raise ModelError(
-            f"{folder / 'builtin.safetensors'} does not match builtin.json",
-            expected=f"sha256 {description['weights_sha256']}",
-            fix="restore the two files from one training run",
+    with whole(folders[-1]):
+        return _build(
+            read_state(folders[-1]), (folders[-1] / "ema.safetensors").read_bytes(), str(folders[-1])
         )
-    return _build(description, weights, str(folder))
+
+
+def bundle_folder(name: str) -> Path | None:
+    """The folder of `builtin:` or `builtin:<folder>`; None for the name of a run folder."""
+    if not name.startswith("builtin:"):
+        return None
+    return Path(name.removeprefix("builtin:") or BUILTIN_FOLDER)
 
 
 def _build(description: dict[str, Any], weights: bytes, where: str) -> Trained:
     model = VideoDiT(build(ModelConfig, description["model"]))
-    try:
-        model.load_state_dict({name: value.float() for name, value in load(weights).items()})
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelError(f"the weights in {where} do not fit their config: {error}") from error
+    model.load_state_dict({name: value.float() for name, value in load(weights).items()})
     return Trained(
         model=model.eval().requires_grad_(False),
         flow=build(FlowConfig, description["flow"]),
