@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import captioner.verbs
+import captioner.training.verbs
 import pipeline
 import pipeline.bench.verbs
 import pipeline.stages.verbs
@@ -261,7 +261,7 @@ def all_verbs() -> Verbs:
     for add in (
         pipeline.stages.verbs.add_verbs,
         add_verbs,
-        captioner.verbs.add_verbs,
+        captioner.training.verbs.add_verbs,
         tokenizer_stage.verbs.add_verbs,
         training.run.verbs.add_verbs,
         pipeline.bench.verbs.add_verbs,

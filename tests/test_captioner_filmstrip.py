@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from captioner.examples import folder_examples, toy_example
 from captioner.filmstrip import PAD_GREY, Filmstrip, letterbox, strip_pixels
+from captioner.training.examples import folder_examples, toy_example
 from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor

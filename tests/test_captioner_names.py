@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from captioner.caption import Caption
-from captioner.examples import toy_example
 from captioner.filmstrip import Filmstrip
 from captioner.names import load_captioner
 from captioner.pretrained import greedy
 from captioner.served import ServedCaptioner
+from captioner.training.examples import toy_example
 from pipeline.engine.stage import Failure
 from pipeline.errors import ModelError
 from pipeline.media.stills import encode_jpeg

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioner.evaluate import evaluate, evaluate_examples
-from captioner.examples import toy_example
 from captioner.filmstrip import Filmstrip
 from captioner.model import load_model, save_model
-from captioner.tags import tags_of
-from captioner.train import ENDLESS, HELD_OUT_SEED, TrainConfig, train
+from captioner.training.evaluate import evaluate, evaluate_examples
+from captioner.training.examples import toy_example
+from captioner.training.tags import tags_of
+from captioner.training.train import ENDLESS, HELD_OUT_SEED, TrainConfig, train
 from pipeline.bundle import RECORD_NAME
 from pipeline.errors import ConfigError, FramemillError, UsageError
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus

@@ -24,6 +24,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "pipeline.stages",
     "pipeline.bench",
     "captioner",
+    "captioner.training",
     "captioner.audit",
     "tokenizer_stage.vae",
     "tokenizer_stage",

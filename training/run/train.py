@@ -29,9 +29,9 @@ from training.layout import tokens_of
 from training.loader import Batch, Dataset, Loader, open_dataset
 from training.model import NoiseLevels, VideoDiT
 from training.optim import Optimizers, learning_rate
-from training.run.bundle import curve_of
 from training.run.checkpoint import finished, read_state, restore, save_checkpoint
 from training.run.sample import SampleConfig, VideoGenerator, default_size, load_generator, write_sample
+from training.run.shipped import curve_of
 from training.run.trained import Lineage, load_trained
 from training.run.validate import Validation, held_out_batches, validate
 from training.text import TextEncoder, load_text_encoder

@@ -21,7 +21,7 @@ from training.run.checkpoint import finished, read_state, whole
 from training.text import TextEncoder
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "weights"
-MADE_BY = "framemill train CORPUS --out RUN, then python -m training.run.bundle RUN DIR"
+MADE_BY = "framemill train CORPUS --out RUN, then python -m training.run.shipped RUN DIR"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

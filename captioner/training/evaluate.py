@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.examples import Example, folder_examples
 from captioner.filmstrip import Filmstrip
 from captioner.names import load_captioner
+from captioner.training.examples import Example, folder_examples
 from pipeline.engine.stage import Failure
 from pipeline.progress import Progress, silent
 from pipeline.toyworld.facts import parse_facts, score_all, score_by_kind

@@ -19,8 +19,8 @@ def add_verbs(verbs: Verbs) -> None:
 
 def captioner_train(args: Args) -> int:
     """Train the built-in video captioner on the toy world."""
-    from captioner.train import TrainConfig
-    from captioner.train import train as train_captioner
+    from captioner.training.train import TrainConfig
+    from captioner.training.train import train as train_captioner
     from pipeline.progress import progress_bar
     from pipeline.settings import load
 
@@ -32,7 +32,7 @@ def captioner_train(args: Args) -> int:
 
 def captioner_eval(args: Args) -> int:
     """Fact precision, recall and hallucination of a captioner on a toy world it has not seen."""
-    from captioner.evaluate import evaluate
+    from captioner.training.evaluate import evaluate
     from pipeline.progress import progress_bar
 
     with progress_bar("captioner eval", "clips", machine=args.json) as report:

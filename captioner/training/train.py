@@ -28,13 +28,13 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from captioner.evaluate import evaluate_examples
-from captioner.examples import Example, folder_examples, toy_example
 from captioner.filmstrip import STRIP_FRAMES, Filmstrip, strip_pixels
 from captioner.generate import caption_videos
 from captioner.model import CaptionerConfig, TagHead, VideoCoCa, load_model, losses, save_model
-from captioner.tags import TAGS, tags_of, true_tags
 from captioner.tokenizer import PAD_ID, train_tokenizer
+from captioner.training.evaluate import evaluate_examples
+from captioner.training.examples import Example, folder_examples, toy_example
+from captioner.training.tags import TAGS, tags_of, true_tags
 from pipeline import runlog
 from pipeline.bundle import require_free
 from pipeline.errors import ConfigError

@@ -1,4 +1,4 @@
-"""A finished run → the weights that ship: `python -m training.run.bundle RUN [FOLDER]`.
+"""A finished run → the weights that ship: `python -m training.run.shipped RUN [FOLDER]`.
 
 In: a run folder. Out: FOLDER/builtin.safetensors (averaged weights, float16) and builtin.json with the recipe
 and the measured curve of this run and of the one it started from. FOLDER is training/weights unless given.
