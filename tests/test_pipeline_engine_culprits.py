@@ -1,4 +1,4 @@
-"""What workers say, and which rows of a dead worker are to blame."""
+"""Answers arrive as they were sent; culprits are found without Ray, a pool or a death."""
 
 from collections.abc import Iterator
 
@@ -11,10 +11,6 @@ from pipeline.engine.runner import Receipt
 from pipeline.engine.stage import Task
 from pipeline.engine.tasks import plan_tasks
 from pipeline.errors import ModelError
-
-
-def tasks_of(*words: str, per_task: int = 1) -> list[Task]:
-    return plan_tasks(pa.table({"word": list(words)}), "word", set(), "f" * 16, per_task)
 
 
 def test_every_kind_of_error_arrives_as_itself() -> None:
@@ -48,7 +44,7 @@ def test_culprits_are_found_in_few_processes() -> None:
             died = 37 not in task.poisoned and task.inputs.num_rows > 37
             yield Ended(number=number, answer=None if died else _receipt(task), died=died)
 
-    (task,) = tasks_of(*map(str, range(64)), per_task=64)
+    (task,) = plan_tasks(pa.table({"word": list(map(str, range(64)))}), "word", set(), "f" * 16, 64)
     answered = list(receipts([task], lambda tasks: iter(()), alone))
     assert [receipt.counts for receipt in answered] == [{"failed": 1}]
     assert len(processes) == 1 + 1 + 2 * 6 + 1 + 1
@@ -56,7 +52,7 @@ def test_culprits_are_found_in_few_processes() -> None:
 
 def test_a_task_that_dies_with_no_row_in_work_convicts_nobody() -> None:
     """Also when the first suspect's death was its row's fault: each is asked."""
-    guilty, sick = tasks_of("a", "b", "c", "d", per_task=2)
+    guilty, sick = plan_tasks(pa.table({"word": list("abcd")}), "word", set(), "f" * 16, 2)
 
     def alone(tasks: list[Task], *, commit: bool = True) -> Iterator[Ended]:
         for number, task in enumerate(tasks):
