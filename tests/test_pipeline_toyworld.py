@@ -182,7 +182,7 @@ def lone_shot(rng: np.random.Generator, **options: bool) -> Shot:
             return shot
 
 
-def seen(frame: np.ndarray, thing: ToyObject) -> tuple[float, float, int]:
+def drawn(frame: np.ndarray, thing: ToyObject) -> tuple[float, float, int]:
     """Centre (shares of the sides) and area in pixels of the object's colour."""
     ys, xs = np.nonzero(np.abs(frame.astype(int) - OBJECT_RGB[thing.colour]).max(axis=2) < 12)
     return xs.mean() / frame.shape[1], ys.mean() / frame.shape[0], len(xs)
@@ -195,10 +195,10 @@ def test_motion_camera_and_place_can_be_read_from_the_pixels(width_px: int, heig
         shot = lone_shot(rng)
         (thing,) = shot.objects
         first, middle, last = (
-            seen(frame, thing) for frame in render_frames(shot, width_px, height_px, np.array([0, 0.5, 1]))
+            drawn(frame, thing) for frame in render_frames(shot, width_px, height_px, np.array([0, 0.5, 1]))
         )
         dx, dy, growth = last[0] - first[0], last[1] - first[1], last[2] / first[2]
-        shown = {
+        moves_as = {
             "moving left": dx < -0.25, "moving right": dx > 0.25,
             "moving up": dy < -0.25, "moving down": dy > 0.25,
             "growing": growth > 2, "shrinking": growth < 0.5,
@@ -209,7 +209,7 @@ def test_motion_camera_and_place_can_be_read_from_the_pixels(width_px: int, heig
             "zoom in": growth > 1.5, "zoom out": growth < 0.7,
         }  # fmt: skip
         if shot.camera == "still":
-            assert shown[thing.motion], (shot, dx, dy, growth)
+            assert moves_as[thing.motion], (shot, dx, dy, growth)
         else:
             assert thing.motion == "still"
             assert camera[shot.camera], (shot, dx, dy, growth)
@@ -262,7 +262,7 @@ def test_large_objects_fill_twice_the_side_of_small_ones() -> None:
     for _ in range(200):
         shot = lone_shot(rng, static=True)
         (thing,) = shot.objects
-        area = seen(render_frames(shot, 120, 120, np.array([0.5]))[0], thing)[2]
+        area = drawn(render_frames(shot, 120, 120, np.array([0.5]))[0], thing)[2]
         if thing.size and thing.shape == "square":
             sides[thing.size].append(area**0.5)
     assert min(sides["large"]) > 1.5 * max(sides["small"])

@@ -47,10 +47,10 @@ def bench_dedup(media: str, truth_file: str, *, mirrored: bool = True) -> dict[s
         raise UsageError(f"{truth_file} speaks of no file in {media}", expected="the folder of that truth")
     true_group = _truth_groups(truth, mirrored)
     true = {(a, b) for a, b in _pairs_within(_by_group(known, true_group)) if known[a] != known[b]}
-    found = _pairs_within(grouped(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True)))
-    found = {(a, b) for a, b in found if a in known and b in known and known[a] != known[b]}
-    right = len(true & found)
-    precision = right / len(found) if found else 1.0
+    joined = _pairs_within(grouped(zip(pairs["a"].to_pylist(), pairs["b"].to_pylist(), strict=True)))
+    joined = {(a, b) for a, b in joined if a in known and b in known and known[a] != known[b]}
+    right = len(true & joined)
+    precision = right / len(joined) if joined else 1.0
     recall = right / len(true) if true else 1.0
     f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
@@ -60,11 +60,11 @@ def bench_dedup(media: str, truth_file: str, *, mirrored: bool = True) -> dict[s
     details = {
         "clips": len(known),
         "true_pairs": len(true),
-        "found_pairs": len(found),
+        "found_pairs": len(joined),
         "precision": round(precision, 4),
         "recall": round(recall, 4),
-        "missed": named(true - found),
-        "wrong": named(found - true),
+        "missed": named(true - joined),
+        "wrong": named(joined - true),
     }
     return {"name": "dedup", "ratio": round(f1, 4), "against": truth.name, "details": details}
 
@@ -108,7 +108,7 @@ def _shots_of_clips(clips: pa.Table, file_of: dict[str, str], truth: Path) -> li
     if truth.suffix != ".jsonl":
         return [(Path(file_of[row["source_id"]]).name, 0) for row in rows]
     spans = {r["file"]: r["shots"] for r in map(json.loads, truth.read_text().splitlines())}
-    found: list[Shot | None] = []
+    shots: list[Shot | None] = []
     for row in rows:
         file = next((f for f in spans if file_of[row["source_id"]].endswith(f)), None)
         overlaps = [
@@ -117,5 +117,5 @@ def _shots_of_clips(clips: pa.Table, file_of: dict[str, str], truth: Path) -> li
         ]
         shared_s, shot_s, n = max(overlaps, default=(-1.0, 0.0, 0))
         enough = shared_s >= OF_CLIP * (row["end_s"] - row["start_s"]) and shared_s >= OF_SHOT * shot_s
-        found.append((file, n) if file and enough else None)
-    return found
+        shots.append((file, n) if file and enough else None)
+    return shots

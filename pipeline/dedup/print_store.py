@@ -65,9 +65,9 @@ class JoinedPrints:
 
     def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
         numbers, first = list(numbers), len(self._first)
-        found = self._first.load(n for n in numbers if n < first)
+        earlier = self._first.load(n for n in numbers if n < first)
         later = self._second.load(n - first for n in numbers if n >= first)
-        return found | {n + first: samples for n, samples in later.items()}
+        return earlier | {n + first: samples for n, samples in later.items()}
 
 
 class CorpusPrints:
@@ -100,11 +100,11 @@ class CorpusPrints:
 
     def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
         self._spool.flush()
-        file, found = self._spool.fileno(), {}
+        file, prints = self._spool.fileno(), {}
         for n in numbers:
             data = os.pread(file, int(self._size[n]), int(self._start[n]))
-            found[n] = np.frombuffer(data, np.uint8).reshape(-1, PRINT_SIZE)
-        return found
+            prints[n] = np.frombuffer(data, np.uint8).reshape(-1, PRINT_SIZE)
+        return prints
 
 
 def samples_of(column: pa.ChunkedArray) -> list[np.ndarray]:

@@ -24,8 +24,8 @@ def semantic_pairs(vectors: np.ndarray, rows: np.ndarray, max_distance: float) -
         raise ModelError("usearch is not installed", fix="pip install 'framemill[dedup]'") from error
     index = Index(ndim=vectors.shape[1], metric="cos", dtype="f32")
     index.add(np.arange(len(rows)), vectors, threads=1)
-    found = index.search(vectors, min(NEIGHBOURS + 1, len(rows)), threads=1)
-    keys, distances = found.keys.astype(np.int64), found.distances  # [N, NEIGHBOURS + 1] each
+    nearest = index.search(vectors, min(NEIGHBOURS + 1, len(rows)), threads=1)
+    keys, distances = nearest.keys.astype(np.int64), nearest.distances  # [N, NEIGHBOURS + 1] each
     one = np.repeat(np.arange(len(rows)), keys.shape[1]).reshape(keys.shape)
     near = (distances <= max_distance) & (keys != one)
     a, b = np.minimum(one, keys)[near], np.maximum(one, keys)[near]

@@ -75,8 +75,8 @@ def parse_facts(text: str) -> frozenset[Fact]:
     facts: set[Fact] = set()
     subject: str | None = None
     for clause in _CLAUSE_END.split(re.sub(r"\s+([.;!?])", r"\1", words)):
-        found, subject = _parse_clause(" ".join(clause.split()), subject)
-        facts |= found
+        of_clause, subject = _parse_clause(" ".join(clause.split()), subject)
+        facts |= of_clause
     return frozenset(facts)
 
 
