@@ -145,7 +145,9 @@ def even(side: float) -> int:
     return max(2, 2 * round(side / 2))
 
 
-def pieces(path: Path, size: tuple[int, int], rng: np.random.Generator) -> Iterator[tuple[np.ndarray, Fraction]]:
+def pieces(
+    path: Path, size: tuple[int, int], rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, Fraction]]:
     """Up to two pieces without a cut of a video, far apart: frames uint8 [T, H, W, 3] and their rate."""
     info, (width_px, height_px) = probe(path), size
     scale = max(width_px / info.width, height_px / info.height)
@@ -197,7 +199,8 @@ def make(media: list[Path], out: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--media", required=True, nargs="+", type=Path, help="videos, or folders of them")
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--seed", type=int, default=0)

@@ -8,6 +8,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from pipeline.shots.descriptor import CHROMA_SIZE, LUMA_SIZE
+
 PRINT_HZ = 4  # samples a second: half a second apart already differs under motion, a tenth is redundant
 PRINT_MAX = 1200  # samples, five minutes; what comes later in one shot is not compared
 PRINT_LUMA, PRINT_CHROMA = 12, 4  # cells along a side
@@ -19,16 +21,16 @@ def clip_print(
 ) -> np.ndarray:
     """The print of a clip, uint8 [S, PRINT_SIZE].
 
-    `frames` uint8 [N, 384] are coarse grids of the whole picture (pipeline/shots/descriptor.py), `times_s`
-    [N] when each comes on screen, `active` the [left, top, right, bottom] of the active picture as shares
-    of the whole. A sample is what was on screen during its quarter of a second, so that the frame rate
+    `frames` uint8 [N, DIMENSIONS] are coarse grids of the whole picture (pipeline/shots/descriptor.py),
+    `times_s` [N] when each comes on screen, `active` the [left, top, right, bottom] of the active picture as
+    shares of the whole. A sample is what was on screen during its quarter of a second, so that the frame rate
     leaves no trace.
     """
     starts_s = np.asarray(times_s, np.float64) - times_s[0]
     ends_s = np.append(starts_s[1:], max(float(end_s) - float(times_s[0]), starts_s[-1] + 1e-3))
     samples = min(PRINT_MAX, max(1, round(float(ends_s[-1]) * PRINT_HZ)))
     edges = np.searchsorted(ends_s, np.arange(samples + 1) / PRINT_HZ, side="right")
-    shown = np.empty((samples, frames.shape[1]), np.float32)
+    on_screen = np.empty((samples, frames.shape[1]), np.float32)
     for k in range(samples):
         first, last = int(edges[k]), int(min(edges[k + 1] + 1, len(starts_s)))
         first = min(first, last - 1)
@@ -36,12 +38,12 @@ def clip_print(
             starts_s[first:last], k / PRINT_HZ
         )
         weights = np.maximum(on_screen_s, 1e-9)
-        shown[k] = weights @ frames[first:last] / weights.sum()
+        on_screen[k] = weights @ frames[first:last] / weights.sum()
     left, top, right, bottom = active
     planes = [
         resample(_without_bars(plane, bar, active), side, (top, bottom), (left, right)).reshape(samples, -1)
         for plane, side, bar in zip(
-            _planes(shown), (PRINT_LUMA, PRINT_CHROMA, PRINT_CHROMA), (0, 128, 128), strict=True
+            _planes(on_screen), (PRINT_LUMA, PRINT_CHROMA, PRINT_CHROMA), (0, 128, 128), strict=True
         )
     ]
     return np.rint(np.concatenate(planes, axis=1)).astype(np.uint8)  # [S, PRINT_SIZE]
@@ -54,8 +56,8 @@ def _without_bars(planes: np.ndarray, bar: int, active: tuple[float, float, floa
         np.clip(np.minimum(end * size, np.arange(size) + 1) - np.maximum(start * size, np.arange(size)), 0, 1)
         for start, end, size in ((top, bottom, planes.shape[1]), (left, right, planes.shape[2]))
     )
-    shown = np.maximum(np.outer(down, across), 0.1).astype(np.float32)  # share of each cell; [H, W]
-    return np.clip((planes - bar) / shown + bar, 0, 255)
+    active_share = np.maximum(np.outer(down, across), 0.1).astype(np.float32)  # of each cell; [H, W]
+    return np.clip((planes - bar) / active_share + bar, 0, 255)
 
 
 def resample(
@@ -81,8 +83,6 @@ def overlap_weights(cells: int, size: int, part: tuple[float, float]) -> np.ndar
 
 
 def _planes(grids: np.ndarray) -> list[np.ndarray]:
-    """Luma [N, 16, 16] and two chroma planes [N, 8, 8] of grids [N, 384]."""
-    luma_size, chroma_size = 256, 64
-    ends = (luma_size, luma_size + chroma_size)
-    parts = np.split(grids, ends, axis=1)
+    """Luma [N, 16, 16] and two chroma planes [N, 8, 8] of grids [N, DIMENSIONS]."""
+    parts = np.split(grids, (LUMA_SIZE, LUMA_SIZE + CHROMA_SIZE), axis=1)
     return [p.reshape(len(grids), round(p.shape[1] ** 0.5), -1) for p in parts]
