@@ -50,8 +50,8 @@ class Alignment:
 class Part:
     """A part of the picture: which columns of a print [S, PRINT_SIZE] show it."""
 
-    luma: np.ndarray  # int64 [cells]
-    chroma: np.ndarray  # int64 [cells of both planes]
+    luma: np.ndarray | slice  # int64 [cells]
+    chroma: np.ndarray | slice  # int64 [cells of both planes]
 
 
 def _beside(rows: tuple[int, int], columns: tuple[int, int]) -> Part:
@@ -66,7 +66,7 @@ def _beside(rows: tuple[int, int], columns: tuple[int, int]) -> Part:
 _ALL = (0, PRINT_LUMA)
 _EDGES = ((0, BAND), (PRINT_LUMA - BAND, PRINT_LUMA))
 _CORNERS = ((0, CORNER), (PRINT_LUMA - CORNER, PRINT_LUMA))
-WHOLE = (_beside((0, 0), (0, 0)),)
+WHOLE = (Part(luma=slice(LUMA), chroma=slice(LUMA, None)),)
 BESIDE = (  # each leaves more than half of the picture
     *(_beside(rows, _ALL) for rows in _EDGES),
     *(_beside(_ALL, columns) for columns in _EDGES),

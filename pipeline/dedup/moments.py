@@ -73,11 +73,11 @@ VIEWS = (
     View(rows=MIDDLE, columns=MIDDLE),
     View(rows=(0.0, 0.65), columns=WHOLE),
     *(
-        View(rows=part, columns=WHOLE, down=NARROW, grids=3, near=NEAR_STRIP, strip=True)
+        View(rows=part, columns=WHOLE, down=NARROW, grids=2, near=NEAR_STRIP, strip=True)
         for part in (FIRST, LAST)
     ),
     *(
-        View(rows=WHOLE, columns=part, across=NARROW, grids=3, near=NEAR_STRIP, strip=True)
+        View(rows=WHOLE, columns=part, across=NARROW, grids=2, near=NEAR_STRIP, strip=True)
         for part in (FIRST, LAST)
     ),
 )
@@ -118,7 +118,9 @@ def moments(chunks: Iterable[tuple[np.ndarray, Sequence[np.ndarray]]]) -> Moment
     owner = np.repeat(np.concatenate(owners), 2)
     cut = np.tile([False, True], len(owner) // 2)
     order = slice(None) if (owner[1:] >= owner[:-1]).all() else np.argsort(owner, kind="stable")
-    columns = [[np.concatenate(column)[order] for column in zip(*part, strict=True)] for part in parts]
+    columns = []
+    while parts:  # a view at a time, so that no more than one lies in memory twice
+        columns.append([np.concatenate(column)[order] for column in zip(*parts.pop(0), strict=True)])
     return Moments(
         owner=owner[order],
         cut=cut,
@@ -174,8 +176,8 @@ def _vectors(samples: np.ndarray, view: View, cut: float) -> tuple[np.ndarray, n
     flipped = (luma[:, odd].sum(axis=1) < 0) & view.symmetrical
     luma[:, odd] *= np.where(flipped, -1, 1)[:, None]
     weights = [overlap_weights(1, PRINT_CHROMA, part)[0] for part in (rows, columns)]
-    chroma = samples[:, PRINT_LUMA**2 :].reshape(-1, 2, PRINT_CHROMA, PRINT_CHROMA)
-    mean = (np.einsum("ncij,i,j->nc", chroma, *weights) - 128) / 128
+    mean_of_plane = np.kron(np.eye(2, dtype=np.float32), np.outer(*weights).ravel())  # [2, chroma cells]
+    mean = (samples[:, PRINT_LUMA**2 :] @ mean_of_plane.T - 128) / 128
     vectors = np.concatenate([luma, mean], axis=1) * SCALE
     return np.rint(vectors).clip(-127, 127).astype(np.int8), flipped
 
