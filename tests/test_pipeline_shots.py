@@ -8,8 +8,8 @@ import pytest
 
 from pipeline.config import AnalyzeConfig, ShotConfig
 from pipeline.sandbox.sandbox import Sandbox
-from pipeline.shots.boundaries import DIMENSIONS, Boundary, descriptors, find_boundaries, split
-from pipeline.shots.descriptor import LUMA_SIZE
+from pipeline.shots.boundaries import Boundary, find_boundaries, split
+from pipeline.shots.descriptor import DIMENSIONS, LUMA_SIZE, descriptors
 
 FPS = 25.0
 
@@ -184,7 +184,7 @@ def test_zero_means_no_greatest_length() -> None:
 def test_another_detectors_boundaries_take_the_place_of_the_own() -> None:
     named = [Boundary(first=20, frame=20, kind="cut", confidence=0.9)]
     frames = video(shot(1, 40), shot(2, 40))
-    assert find_boundaries(frames, FPS, ShotConfig(), named=named) == named
+    assert find_boundaries(frames, FPS, ShotConfig(), boundaries=named) == named
 
 
 def test_what_comes_later_changes_nothing_far_before() -> None:

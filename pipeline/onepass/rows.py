@@ -24,6 +24,7 @@ from pipeline.media.phash import perceptual_hash
 from pipeline.onepass.watch import CLOSE_LONG_PX, JpegBytes, Seen, between, fit, jpeg, watch
 from pipeline.shots import boundaries as shots
 from pipeline.shots import detectors
+from pipeline.shots.descriptor import descriptors
 from pipeline.signals import bars, camera
 from pipeline.signals import measure as signals
 
@@ -229,7 +230,7 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
         "reason": None,
     }
     cells = Image.fromarray(strip).convert("YCbCr").resize((32, 32), Image.Resampling.BOX)
-    grid = shots.descriptors(*np.moveaxis(np.asarray(cells), 2, 0)[:, None])  # [1, shots.DIMENSIONS]
+    grid = descriptors(*np.moveaxis(np.asarray(cells), 2, 0)[:, None])  # [1, DIMENSIONS]
     tiny = clip_print(grid, np.zeros(1), 0.0, (0.0, 0.0, 1.0, 1.0))
     frames = {"times_s": [0.0], "frames": [jpeg(strip, config.strip_quality)], "print": tiny.tobytes()}
     return SourceAnalysis(source=source, clips=[clip], strips=[frames])
