@@ -29,12 +29,13 @@ class Described:
     fps: float
     truth: Truth
     kinds: tuple[str, ...]
+    end_fades: tuple[tuple[int, int], ...] = ()  # [first, last] frame of the fade in or out of the video
 
 
 def read_described(media: Path, truth_file: Path, cache: Path) -> list[Described]:
     """Every video of a truth file that lies in `media`."""
     cache.mkdir(parents=True, exist_ok=True)
-    kinds = _kinds(truth_file)
+    kinds, end_fades = _details(truth_file)
     videos = []
     for truth in read_truth(truth_file):
         path = media / truth.file
@@ -43,7 +44,13 @@ def read_described(media: Path, truth_file: Path, cache: Path) -> list[Described
         kept = cache / f"descriptors-{truth.file.replace('/', '-')}.npy"
         if not kept.exists():
             np.save(kept, describe(path))
-        video = Described(frames=np.load(kept), fps=probe(path).fps, truth=truth, kinds=kinds[truth.file])
+        video = Described(
+            frames=np.load(kept),
+            fps=probe(path).fps,
+            truth=truth,
+            kinds=kinds[truth.file],
+            end_fades=end_fades.get(truth.file, ()),
+        )
         videos.append(video)
     return videos
 
@@ -59,13 +66,20 @@ def describe(path: Path) -> np.ndarray:
     return np.concatenate(blocks)
 
 
-def _kinds(truth_file: Path) -> dict[str, tuple[str, ...]]:
-    """File → the kinds of its gradual transitions, in order."""
+def _details(
+    truth_file: Path,
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[tuple[int, int], ...]]]:
+    """File → the kinds of its gradual transitions, in order; file → its fades at the ends."""
     if truth_file.suffix == ".jsonl":
         rows = [json.loads(line) for line in truth_file.read_text().splitlines()]
         return {
             row["file"]: tuple(b["kind"] for b in row.get("boundaries", ()) if b["kind"] != "cut")
             for row in rows
-        }
+        }, {}
     table = json.loads(truth_file.read_text())
-    return {file: tuple(row.get("gradual_kinds", ())) for file, row in table.items()}
+    kinds = {file: tuple(row.get("gradual_kinds", ())) for file, row in table.items()}
+    ends = {
+        file: tuple((row[key][0], row[key][1]) for key in ("fade_in", "fade_out") if key in row)
+        for file, row in table.items()
+    }
+    return kinds, ends

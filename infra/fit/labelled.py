@@ -2,7 +2,8 @@
 
 In: described videos. Out: a `Table` for cuts and one for dissolves and wipes, computed by the project's own
 functions (pipeline/shots/cuts.py, gradual.py). Never: a copy of them; a label where the truth leaves it open
-(jump cuts, the edges of transitions).
+(jump cuts, the edges of transitions), or for a jump where a whole video fades in or out: black against a
+faint picture looks like a cut from there, and no evidence of this kind tells otherwise.
 """
 
 from collections.abc import Sequence
@@ -70,7 +71,8 @@ def _cut_label(video: Described, at: int) -> int:
     truth = video.truth
     if any(abs(at - hard) <= HARD_TOLERANCE for hard in truth.hard):
         return CUT
-    return OPEN if _open(video, at, at) else NEITHER
+    fading = any(first <= at <= last for first, last in video.end_fades)
+    return OPEN if fading or _open(video, at, at) else NEITHER
 
 
 def _span_label(video: Described, first: int, frame: int) -> int:

@@ -29,8 +29,9 @@ FILL, SLACK = 0.8, 0.1  # of the greatest length: what a piece is planned to hav
 class Boundary:
     """Frames `first` to `frame` - 1 belong to the transition (none for a cut); `frame` begins the new shot.
 
-    `confidence` is the probability that a shot ends here. On 60 montages that the models were not fitted on
-    its expected calibration error is 0.009 (440 boundaries); of those below 0.9 20 of 24 are real."""
+    `confidence` is the probability that a shot ends here. On 60 montages of files that the models were not
+    fitted on its expected calibration error is 0.046 (222 cuts, dissolves and wipes); below 0.9 25 of 40 of
+    them are real. A fade's follows from how unlike its two sides are."""
 
     first: int
     frame: int

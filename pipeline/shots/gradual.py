@@ -51,7 +51,7 @@ EVIDENCE = fields(
     "order",  # how well place predicts when a cell changes (to 1)
     "small",  # by how much the change of places is below SMALL_CHANGE (log, to 0)
 )
-LEAST_HOPE = 0.03  # keeps 99.9 % of the spans that come out probable, 32 % of all
+LEAST_HOPE = 0.03  # keeps 99.9 % of the spans that come out probable, 37 % of all (22,460 of the fit)
 
 _X, _Y = ((np.indices((PLACES_SIDE,) * 2)[axis].ravel() + 0.5) / PLACES_SIDE - 0.5 for axis in (1, 0))
 ORDERS = np.stack(

@@ -1,4 +1,7 @@
-"""The weights of the shot models, fitted: `python -m infra.fit.shots` prints them. Nothing here by hand.
+"""The weights of the shot models: written by a fit, nothing here by hand.
+
+`python -m infra.fit.shots WORK --media DIR --write` puts them here, `--check` compares; its files, seeds and
+figures are in infra/bench/RESULTS.md.
 
 In: nothing. Out: MODELS. Never: evidence (pipeline/shots/cuts.py and gradual.py say what each name means).
 """
@@ -19,44 +22,44 @@ class Models:
 
 MODELS = Models(
     cut={
-        "constant": 2.337,
-        "lasting": 3.043,
-        "over_livelier": 2.638,
-        "over_calmer": 1.109,
-        "unshifted": 2.508,
-        "stays_away": 4.119,
+        "constant": 3.703,
+        "lasting": 3.168,
+        "over_livelier": 3.778,
+        "over_calmer": 1.178,
+        "unshifted": 4.143,
+        "stays_away": 6.283,
     },
     dissolve={
-        "constant": 7.108,
-        "places": -4.123,
-        "palette": 5.559,
-        "places_straight": 4.053,
-        "palette_straight": -5.905,
-        "unblended": -3.577,
-        "unswitched": 3.678,
-        "unshifted": 2.926,
-        "stays_away": 3.0,
-        "order": -2.632,
-        "small": 6.522,
+        "constant": 7.836,
+        "places": -0.269,
+        "palette": 2.939,
+        "places_straight": -3.569,
+        "palette_straight": -1.996,
+        "unblended": -6.086,
+        "unswitched": 4.683,
+        "unshifted": 3.036,
+        "stays_away": 1.339,
+        "order": -6.724,
+        "small": 4.172,
     },
     wipe={
-        "constant": 0.757,
-        "places": -2.939,
-        "palette": 4.452,
-        "places_straight": 2.937,
-        "palette_straight": -5.118,
-        "unblended": 5.058,
-        "unswitched": -4.926,
-        "unshifted": 1.084,
-        "stays_away": 2.639,
-        "order": 3.442,
-        "small": 3.883,
+        "constant": 0.915,
+        "places": 1.354,
+        "palette": 2.774,
+        "places_straight": 3.252,
+        "palette_straight": -3.353,
+        "unblended": 7.028,
+        "unswitched": -7.482,
+        "unshifted": 2.13,
+        "stays_away": 3.846,
+        "order": 4.163,
+        "small": 0.43,
     },
     screen={
-        "constant": 2.83,
-        "places": -1.83,
-        "palette": 4.42,
-        "places_straight": 6.63,
-        "palette_straight": -5.46,
+        "constant": 2.941,
+        "places": -0.456,
+        "palette": 3.692,
+        "places_straight": 6.585,
+        "palette_straight": -4.389,
     },
 )

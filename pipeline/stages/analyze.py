@@ -46,7 +46,7 @@ class AnalyzeStage:
     lie of sources that were decoded in parts, in the corpus at `root`."""
 
     name = "analyze"
-    version = 3
+    version = 4
 
     def __init__(
         self,
