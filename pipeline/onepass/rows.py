@@ -245,10 +245,8 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
     source = _source_row("image", info, Timing(fps=0.0, is_vfr=False, frames=1, duration_s=0.0))
     picture = strips.strip_picture(pixels, config.strip_long_px)
     numbers = _still_signals(pixels, picture, config)
-    crop, shot = (
-        (0, 0, width, height),
-        Shot(start=0, end=1, boundary_in="start", boundary_out="end", confidence=1.0),
-    )
+    crop = (0, 0, width, height)
+    shot = Shot(start=0, end=1, boundary_in="start", boundary_out="end", confidence=1.0)
     clip = _clip_row(source, shot, (0.0, 0.0), crop, numbers, [perceptual_hash(picture)])
     frames = strips.strip_frames([picture], crop, (width, height), config.strip_quality)
     tiny = clip_print(_still_descriptor(picture), np.zeros(1), 0.0, (0.0, 0.0, 1.0, 1.0))

@@ -16,8 +16,14 @@ import numpy as np
 LUMA_CELLS, CHROMA_CELLS = 16, 8  # cells along a side of the grid
 LUMA_SIZE, CHROMA_SIZE = LUMA_CELLS**2, CHROMA_CELLS**2
 DIMENSIONS = LUMA_SIZE + 2 * CHROMA_SIZE
-PLACES = LUMA_SIZE // 4 + 2 * (CHROMA_SIZE // 4)  # means of 2 x 2 cells
-PALETTE = LUMA_SIZE // 8 + 2 * (CHROMA_SIZE // 4)  # means of 8 and of 4 neighbours in the sorted order
+LEVELS = 255  # of a plane: from black to white
+
+PLACES_SIDE = LUMA_CELLS // 2  # places are means of 2 x 2 cells
+PLACES_LUMA, PLACES_CHROMA = LUMA_SIZE // 4, CHROMA_SIZE // 4
+PLACES = PLACES_LUMA + 2 * PLACES_CHROMA
+LUMA_RUN, CHROMA_RUN = 8, 4  # the palette is means of so many neighbours in the sorted order
+PALETTE_LUMA, PALETTE_CHROMA = LUMA_SIZE // LUMA_RUN, CHROMA_SIZE // CHROMA_RUN
+PALETTE = PALETTE_LUMA + 2 * PALETTE_CHROMA
 NOISE = 4.0  # variance that coding noise adds to a plain picture's cells
 BLOCK = 1024  # frames: bounds what a pass over all frames holds in float at a time
 
@@ -33,44 +39,50 @@ def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     chroma's, each 0 to 1, plus a quarter of the luma structure that does not correlate (0 to 2)."""
     a, b = a.astype(np.float32), b.astype(np.float32)
     cells = np.abs(a - b)
-    colour = (cells[..., :LUMA_SIZE].mean(axis=-1) + 2 * cells[..., LUMA_SIZE:].mean(axis=-1)) / 255
+    colour = (cells[..., :LUMA_SIZE].mean(axis=-1) + 2 * cells[..., LUMA_SIZE:].mean(axis=-1)) / LEVELS
     return colour + 0.25 * (1 - correlation(a[..., :LUMA_SIZE], b[..., :LUMA_SIZE]))
 
 
 def steps(frames: np.ndarray) -> np.ndarray:
     """difference of each frame and the one before: float32 [N], the first 0."""
-    found = np.zeros(len(frames), np.float32)
+    change = np.zeros(len(frames), np.float32)
     for block in _blocks(1, len(frames)):
-        found[block] = difference(frames[block], frames[block.start - 1 : block.stop - 1])
-    return found
+        change[block] = difference(frames[block], frames[block.start - 1 : block.stop - 1])
+    return change
 
 
 def contrast(frames: np.ndarray) -> np.ndarray:
     """Standard deviation of the luma cells of each frame: float32 [N], of 255."""
-    found = np.zeros(len(frames), np.float32)
+    deviation = np.zeros(len(frames), np.float32)
     for block in _blocks(0, len(frames)):
-        found[block] = frames[block, :LUMA_SIZE].astype(np.float32).std(axis=1)
-    return found
+        deviation[block] = frames[block, :LUMA_SIZE].astype(np.float32).std(axis=1)
+    return deviation
 
 
 def looks(frames: np.ndarray) -> np.ndarray:
     """uint8 [N, DIMENSIONS] to float32 [N, PLACES + PALETTE]."""
-    found = np.empty((len(frames), PLACES + PALETTE), np.float32)
+    views = np.empty((len(frames), PLACES + PALETTE), np.float32)
     luma, chroma = LUMA_SIZE, LUMA_SIZE + CHROMA_SIZE
     for block in _blocks(0, len(frames)):
         y, u, v = np.split(frames[block].astype(np.float32), (luma, chroma), axis=1)
-        places = [_pooled(y, LUMA_CELLS) / 64, _pooled(u, CHROMA_CELLS) / 16, _pooled(v, CHROMA_CELLS) / 16]
-        palette = [_sorted(y, 8) / 32, _sorted(u, 4) / 16, _sorted(v, 4) / 16]
-        found[block] = np.concatenate([*places, *palette], axis=1) / 255
-    return found
+        places = [
+            _pooled(y, LUMA_CELLS) / PLACES_LUMA,
+            *(_pooled(c, CHROMA_CELLS) / PLACES_CHROMA for c in (u, v)),
+        ]
+        palette = [
+            _sorted(y, LUMA_RUN) / PALETTE_LUMA,
+            *(_sorted(c, CHROMA_RUN) / PALETTE_CHROMA for c in (u, v)),
+        ]
+        views[block] = np.concatenate([*places, *palette], axis=1) / LEVELS
+    return views
 
 
 def apart(values: np.ndarray, lag: int) -> np.ndarray:
     """Sum of absolute differences of rows s and s + lag: float32 [N - lag]."""
-    found = np.zeros(max(0, len(values) - lag), np.float32)
-    for block in _blocks(0, len(found)):
-        found[block] = np.abs(values[block.start + lag : block.stop + lag] - values[block]).sum(axis=1)
-    return found
+    sums = np.zeros(max(0, len(values) - lag), np.float32)
+    for block in _blocks(0, len(sums)):
+        sums[block] = np.abs(values[block.start + lag : block.stop + lag] - values[block]).sum(axis=1)
+    return sums
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -93,7 +105,7 @@ def unexplained_by_shift(a: np.ndarray, b: np.ndarray, reach: int = 5) -> tuple[
                 here, there = _part(p, down, across), _part(q, -down, -across)  # [B, cells in view]
                 unlike = 1 - correlation(here, there)  # [B]
                 structure[block] = np.minimum(structure[block], unlike)
-                colour = np.abs(here - there).mean(axis=1) / 255
+                colour = np.abs(here - there).mean(axis=1) / LEVELS
                 both[block] = np.minimum(both[block], colour + 0.25 * unlike)
     return structure, both
 
@@ -106,8 +118,8 @@ def _luma(frames: np.ndarray) -> np.ndarray:
 def _part(grids: np.ndarray, down: int, across: int) -> np.ndarray:
     """The cells of [K, CELLS, CELLS] that remain in view after a shift: [K, cells]."""
     rows = slice(max(0, down), LUMA_CELLS + min(0, down))
-    seen = grids[:, rows, max(0, across) : LUMA_CELLS + min(0, across)]
-    return seen.reshape(len(grids), seen.shape[1] * seen.shape[2])
+    part = grids[:, rows, max(0, across) : LUMA_CELLS + min(0, across)]
+    return part.reshape(len(grids), part.shape[1] * part.shape[2])
 
 
 def _pooled(cells: np.ndarray, side: int) -> np.ndarray:

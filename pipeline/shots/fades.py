@@ -6,7 +6,7 @@ out at its end, which join no two shots; a flash, after which the same picture r
 
 import numpy as np
 
-from pipeline.shots.descriptor import CHROMA_SIZE, LUMA_SIZE, contrast, difference
+from pipeline.shots.descriptor import CHROMA_SIZE, LEVELS, LUMA_SIZE, contrast, difference
 
 PLAIN = 4.0  # grid standard deviation (0-255) below which a picture is one plain colour
 LONG_PLAIN_S = 1.0  # a plain stretch this long is a shot of its own
@@ -25,21 +25,21 @@ def fades(frames: np.ndarray, fps: float) -> list[tuple[int, int, float]]:
     plain = texture < PLAIN
     for start, end in _runs(plain):
         plain[start:end] &= ~_walls(frames[start:end], side)
-    found = []
+    spans: list[tuple[int, int, float]] = []
     for start, end in _runs(plain):
         if start == 0 or end == len(frames):
             first, frame = _ramp(texture, start, end, round(RAMP_S * fps))
-            found.append((first, frame, 0.0))
+            spans.append((first, frame, 0.0))
             continue
         if end - start >= LONG_PLAIN_S * fps:
-            found += [(start, start, 1.0), (end, end, 1.0)]
+            spans += [(start, start, 1.0), (end, end, 1.0)]
             continue
         change = float(difference(frames[max(0, start - side)], frames[min(len(frames) - 1, end + side - 1)]))
         first, frame = _ramp(texture, start, end, round(RAMP_S * fps))
         abrupt = end - start <= FLASH_S * fps and frame - first <= end - start + 1
         if change >= LEAST_CHANGE and not abrupt:
-            found.append((first, frame, min(1.0, change / (2 * LEAST_CHANGE))))
-    return found
+            spans.append((first, frame, min(1.0, change / (2 * LEAST_CHANGE))))
+    return spans
 
 
 def _runs(mask: np.ndarray) -> list[list[int]]:
@@ -67,7 +67,7 @@ def black_or_white(frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     parts = np.split(frames, ends, axis=1)
     levels = np.stack([part.mean(axis=1, dtype=np.float32) for part in parts], axis=1)
     colour = np.abs(levels[:, 1:] - 128).max(axis=1)
-    return (levels[:, 0] < EXTREME) | ((255 - levels[:, 0] < EXTREME) & (colour < EXTREME)), levels
+    return (levels[:, 0] < EXTREME) | ((LEVELS - levels[:, 0] < EXTREME) & (colour < EXTREME)), levels
 
 
 def _ramp(texture: np.ndarray, start: int, end: int, reach: int) -> tuple[int, int]:

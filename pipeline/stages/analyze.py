@@ -38,7 +38,7 @@ class AnalyzeStage:
     lie of sources that were decoded in pieces, in the corpus at `root`."""
 
     name = "analyze"
-    version = 3
+    version = 4
 
     def __init__(
         self,
