@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline import rule_grammar
 from pipeline.errors import FormatError
+from pipeline.storage import read_parquet
 
 GROUP = 256  # rows of a row group, where a table is written from rows
 S, F32, F64, I32, I64 = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.int64()
@@ -220,7 +221,7 @@ def _written(groups: Iterable[pa.Table], schema: pa.Schema) -> memoryview:
 
 def from_parquet(data: bytes | memoryview, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     """The table, checked against its schema (column order and types)."""
-    table = pq.read_table(pa.BufferReader(data), columns=columns)
+    table = read_parquet(pa.BufferReader(data), columns)
     wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
     try:
         return table.select(wanted.names).cast(wanted)

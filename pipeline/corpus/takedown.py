@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEDOWNS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.ids import source_of, sources_of
 from pipeline.corpus.shards import INDEX_NAME, LatentSet, read_tar, write_shard
 from pipeline.errors import StorageError, UsageError
+from pipeline.storage import read_parquet
 from pipeline.uris import tar_members
 
 ID_COLUMNS = {"source_id", "clip_id", "status"}
@@ -155,7 +155,7 @@ def _erase_from_table(corpus: Corpus, path: str, ids: Sequence[str]) -> None:
     """Drops the rows; of sources/ it keeps them as `taken down`, so that their part covers its inputs."""
     if not corpus.storage.exists(path):  # a part that went with its tar
         return
-    rows = pq.read_table(pa.BufferReader(corpus.storage.read_bytes(path)))
+    rows = read_parquet(pa.BufferReader(corpus.storage.read_bytes(path)))
     mask = _of(rows, pa.array(sorted(ids), pa.string()))
     if path.startswith("sources/"):
         bare = ("source_key", "source_id", "uri", "size_bytes")

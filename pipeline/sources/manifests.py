@@ -21,10 +21,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
-from pipeline.storage import is_remote
+from pipeline.storage import is_remote, read_parquet
 from pipeline.tars import Member
 from pipeline.uris import open_range, read_uri
 
@@ -134,7 +133,7 @@ def _records(uri: str) -> Iterator[tuple[int, dict[Any, Any]]]:
     data = read_uri(uri)
     try:
         if suffix == ".parquet":
-            table = pq.read_table(pa.BufferReader(data))
+            table = read_parquet(pa.BufferReader(data))
             _require_uri(uri, table.column_names)
             yield from enumerate(table.to_pylist(), start=1)
             return
