@@ -14,7 +14,7 @@ from pipeline.config import CaptionConfig, Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import LocalExecutor
-from pipeline.engine.stage import KILLED, Failure
+from pipeline.engine.stage import KILLED, Failure, Resources
 
 SOURCE = "0123456789abcdef"
 
@@ -23,6 +23,7 @@ class Echo:
     """Says the clip's id; fails for ids that end in 3."""
 
     name, dir_name, weights_sha256 = "echo:", "echo", "f" * 64
+    resources = Resources()
 
     def __init__(self) -> None:
         self.asked: list[str] = []

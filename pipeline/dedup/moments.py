@@ -23,6 +23,7 @@ from functools import lru_cache
 import numpy as np
 
 from pipeline.dedup.prints import PRINT_CHROMA, PRINT_HZ, PRINT_LUMA, PRINT_MAX, PRINT_SIZE, overlap_weights
+from pipeline.engine.resources import allowed_cpus
 from pipeline.errors import UsageError
 
 LEAST, MOST, EVERY_S = 5, 16, 1.0  # moments of a clip: at least, at most, and how far apart in between
@@ -33,7 +34,9 @@ NEAR = 0.16  # distance between vectors of a pair; copies measure 0.01 to 0.15, 
 NEAR_STRIP = 0.12  # a strip holds less: of 40,000 strangers 1,078 pairs lay within 0.16, 39 within this
 LINE = 4096  # places on the line of a cell per unit of length
 REACH = np.uint64(2.5 * NEAR * LINE)  # 2.5 standard deviations of what NEAR may come to on a random line
-THREADS = 2  # grids searched at a time (NumPy lets them run beside each other), each in memory of its own
+MOST_THREADS = (
+    8  # grids searched at a time (NumPy lets them run beside each other), each in memory of its own
+)
 BLOCK = 1 << 16  # vectors whose cells are computed at a time
 CROWD = 16  # in a full cell a vector is compared with this many neighbours, not with all
 SIDE = 6  # frequencies down and across of a view
@@ -141,7 +144,7 @@ def candidate_pairs(clips: Moments, *, across: int | None = None, seed: int = 0)
         return pairs << 1 | VIEWS[grid[0]].strip
 
     packed = np.empty(0, np.int64)
-    with ThreadPoolExecutor(THREADS) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, allowed_cpus())) as pool:
         for more in pool.map(search, grids):
             packed = np.union1d(packed, more)
     packed = packed[np.diff(packed >> 1, prepend=-1) != 0]  # near as a whole comes before near in a strip
