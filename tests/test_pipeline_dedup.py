@@ -19,6 +19,7 @@ from pipeline.media.decode import probe
 from pipeline.media.encode import write_video
 from pipeline.media.phash import block_mean, hamming, perceptual_hash
 from pipeline.media.spans import read_span
+from pipeline.sandbox.sandbox import DEFAULT_LIMITS
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 
@@ -199,7 +200,7 @@ def test_copies_of_a_small_portrait_video_under_a_large_logo(tmp_path: Path) -> 
     for name in ("big_buck_bunny_720p.mp4", "nasa_two_streams_180p.mp4"):
         source = Path(__file__).parents[1] / "infra" / "media" / name
         frames = read_span(
-            source, np.arange(36) / 12, [0, 0, *portrait(source)], 144, 256, max_pixels=1 << 22
+            source, np.arange(36) / 12, [0, 0, *portrait(source)], 144, 256, limits=DEFAULT_LIMITS
         )
         logo = frames.copy()
         logo[:, 8:80, 36:] = (240, 40, 60)
