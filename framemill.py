@@ -81,8 +81,7 @@ def _add_staged(verbs: Verbs, name: str, function: Callable[[Args], int], exampl
         metavar="LIMIT",
         help="exit with 1 when more items of a table failed: 5%% or 0.05 of them, or 10 of them",
     )
-    if name != "judge":
-        add("--retry-failed", action="store_true", help="try items that failed in earlier runs again")
+    add("--retry-failed", action="store_true", help="try items that failed in earlier runs again")
     return add
 
 
@@ -157,7 +156,8 @@ def _judge(run: _Run) -> list[RunSummary]:
     if run.config.judge.embedder:
         from captioner.embed import embed_corpus
 
-        embedded, vectors = embed_corpus(run.corpus, run.config, run.executor, run.progress("embed"))
+        retry, embedding = run.args.retry_failed, run.progress("embed")
+        embedded, vectors = embed_corpus(run.corpus, run.config, run.executor, embedding, retry_failed=retry)
         summaries.append(embedded)
     return [*summaries, judge_corpus(run.corpus, run.config, run.executor, report, vectors)]
 

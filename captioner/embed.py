@@ -28,11 +28,13 @@ from captioner.filmstrip import (
     strip_pixels,
     strip_tasks,
 )
-from pipeline.bundle import read_description
+from pipeline.bundle import parse_name, read_description
 from pipeline.config import Config, JudgeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
-from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.corpus.failures import forget_failed
+from pipeline.corpus.update import bring_up_to_date
+from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult, guard
 from pipeline.errors import ModelError
 from pipeline.progress import Progress
@@ -53,12 +55,12 @@ class Embedder(Protocol):
 
 def load_embedder(name: str) -> Embedder:
     """The embedder of that name; weights are loaded for the first clip."""
-    kind, colon, argument = name.partition(":")
-    if kind == "builtin" and colon:
+    kind, argument = parse_name(name, "embedder", ("builtin:", "builtin:DIR", "clip:MODEL/TAG"))
+    if kind == "builtin":
         return BuiltinEmbedder(argument)
-    if kind == "clip" and "/" in argument:
-        return ClipEmbedder(argument)
-    raise ModelError(f"no embedder is called {name!r}", expected="builtin:, or clip:MODEL/TAG")
+    if "/" not in argument:
+        raise ModelError(f"no embedder is called {name!r}", expected="a tag, as in clip:ViT-L-14/openai")
+    return ClipEmbedder(argument)
 
 
 class BuiltinEmbedder:
@@ -143,17 +145,30 @@ class EmbedStage:
 
 
 def embed_corpus(
-    corpus: Corpus, config: Config, executor: Executor, progress: Progress
+    corpus: Corpus, config: Config, executor: Executor, progress: Progress, *, retry_failed: bool = False
 ) -> tuple[RunSummary, pa.Table]:
-    """Embeds every clip that has no vector yet; what was done, and the vectors of all current clips."""
+    """Embeds every clip that has no vector yet, those that failed again when asked to; what was done, and the
+    vectors of all current clips."""
     embedder = load_embedder(config.judge.embedder)
     place = f"embeddings/{embedder.dir_name}"
     head = config.judge.aesthetic_head and _sha256(config.judge.aesthetic_head)
     current = fingerprint(VERSION, embedder.weights_sha256, head, corpus.fingerprints().get("analyze"))
-    corpus.record(config, place, current)
-    done = set(corpus.embeddings(embedder.dir_name)["clip_id"].to_pylist())
-    tasks = strip_tasks(corpus, _measured, done, current, CLIPS_PER_TASK)
-    summary = run(EmbedStage(corpus.root, config.judge), tasks, executor, corpus.root, progress)
+
+    def plan() -> list[Task]:
+        done = set(corpus.embeddings(embedder.dir_name)["clip_id"].to_pylist())
+        return strip_tasks(corpus, _measured, done, current, CLIPS_PER_TASK)
+
+    summary = bring_up_to_date(
+        corpus,
+        config,
+        place,
+        current,
+        plan=plan,
+        stage=lambda tasks: EmbedStage(corpus.root, config.judge),
+        executor=executor,
+        progress=progress,
+        forget=partial(forget_failed, corpus, place, place, tables.EMBEDDINGS) if retry_failed else None,
+    )
     return summary, corpus.embeddings(embedder.dir_name)
 
 

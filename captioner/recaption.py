@@ -6,6 +6,7 @@ latents again. Never changes an earlier caption set of another captioner.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,8 @@ from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.ids import sources_of
-from pipeline.engine.runner import Executor, RunSummary, granted, run
+from pipeline.corpus.update import bring_up_to_date
+from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult
 from pipeline.progress import Progress, silent
 from pipeline.settings import fingerprint
@@ -101,13 +103,23 @@ def recaption_corpus(
     name = captioner.dir_name
     settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
     stage_fingerprint = fingerprint(*settings, corpus.fingerprints().get("analyze"))  # whose filmstrips
-    corpus.record(config, f"captions/{name}", stage_fingerprint)
-    if retry_failed:
-        forget_failed(corpus, f"captions/{name}", f"captions/{name}", tables.CAPTIONS)
-    tasks = caption_tasks(corpus, name, stage_fingerprint, config.caption.clips_per_task)
-    resources = granted(captioner.resources, executor) if tasks else captioner.resources
-    stage = RecaptionStage(corpus.root, config.caption, load, resources)
-    summary = run(stage, tasks, executor, corpus.root, progress)
+    place = f"captions/{name}"
+
+    def stage(tasks: list[Task]) -> RecaptionStage:
+        resources = granted(captioner.resources, executor) if tasks else captioner.resources
+        return RecaptionStage(corpus.root, config.caption, load, resources)
+
+    summary = bring_up_to_date(
+        corpus,
+        config,
+        place,
+        stage_fingerprint,
+        plan=lambda: caption_tasks(corpus, name, stage_fingerprint, config.caption.clips_per_task),
+        stage=stage,
+        executor=executor,
+        progress=progress,
+        forget=partial(forget_failed, corpus, place, place, tables.CAPTIONS) if retry_failed else None,
+    )
     refresh_originals(corpus, name)
     return summary
 

@@ -9,6 +9,7 @@ from safetensors.numpy import save_file
 
 from captioner.embed import embed_corpus, load_embedder, read_head
 from pipeline.config import Config, load_config
+from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.dedup.semantic import semantic_pairs
 from pipeline.engine.runner import LocalExecutor
@@ -55,6 +56,19 @@ def test_a_corpus_is_embedded_once_scored_and_judged(tmp_path: Path) -> None:
     scores = found["aesthetic"].to_numpy()
     assert np.allclose(scores, 5 + np.array(found["vector"].to_pylist())[:, 0], atol=1e-5)
     assert embed_corpus(corpus, config, LocalExecutor(), silent)[0].tasks == 0
+
+    (name,) = corpus.storage.list("embeddings/builtin", ".parquet")[:1]
+    rows = tables.from_parquet(corpus.storage.read_bytes(f"embeddings/builtin/{name}"), tables.EMBEDDINGS)
+    broken = [
+        row | {"status": "failed", "vector": None} if n == 0 else row
+        for n, row in enumerate(rows.to_pylist())
+    ]
+    part = tables.to_parquet(tables.from_rows(broken, tables.EMBEDDINGS))
+    corpus.storage.write_bytes(f"embeddings/builtin/{name}", part)
+    assert embed_corpus(corpus, config, LocalExecutor(), silent)[0].tasks == 0
+    again, vectors_again = embed_corpus(corpus, config, LocalExecutor(), silent, retry_failed=True)
+    assert again.counts == {"ok": 1, "failed": 0}
+    assert vectors_again["vector"].equals(found["vector"])
 
     judge_corpus(corpus, config, embeddings=found)  # everything is near everything: one video stays
     kept = [r for r in corpus.judged().to_pylist() if r["status"] == "kept"]

@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import Config, load_config
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.discover import discover
-from pipeline.stages.forecast import plan_lines, plan_run
+from pipeline.stages.forecast import forecast, forecast_lines
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_part_of_the_footage_tells_of_the_whole(folder: Path) -> None:
     before = sorted(p.name for p in folder.iterdir())
-    plan = plan_run(discover([str(folder)]).inputs, Config(), budget_s=4.0)
+    plan = forecast(discover([str(folder)]).inputs, Config(), budget_s=4.0)
     assert (plan["sources"], plan["probed"], plan["unreadable"], plan["analysed"]) == (7, 7, 1, 2)
     assert plan["hours"] == pytest.approx(12 / 3600, abs=0.0005)
     assert plan["hours_90"][0] <= plan["hours"] <= plan["hours_90"][1]
@@ -35,7 +35,7 @@ def test_a_part_of_the_footage_tells_of_the_whole(folder: Path) -> None:
     judged = plan["funnel"].get("kept", 0) + plan["funnel"].get("rejected", 0)
     assert judged == pytest.approx(plan["clips"], abs=1)
     assert plan["worker_hours"]["analyze"] > 0
-    assert "7 sources" in plan_lines(plan)[0]
+    assert "7 sources" in forecast_lines(plan)[0]
     assert sorted(p.name for p in folder.iterdir()) == before
 
 
@@ -52,16 +52,16 @@ OTHER_MODELS = {
 @pytest.mark.parametrize("override", OTHER_MODELS)
 def test_of_what_was_not_measured_nothing_is_said(folder: Path, override: str) -> None:
     config = load_config(None, [override, "judge.preset=keep-all"])
-    plan = plan_run(discover([str(folder / "0.mp4")]).inputs, config, budget_s=1.0)
+    plan = forecast(discover([str(folder / "0.mp4")]).inputs, config, budget_s=1.0)
     figures = plan["worker_hours"] | plan["storage_gb"]
     assert tuple(name for name, figure in figures.items() if figure is None) == OTHER_MODELS[override]
-    lines = [line for line in plan_lines(plan) if "unknown" in line and not line.startswith("unknown")]
+    lines = [line for line in forecast_lines(plan) if "unknown" in line and not line.startswith("unknown")]
     assert tuple(line.split()[0] for line in lines) == OTHER_MODELS[override]
 
 
 def test_the_sample_is_the_same_every_time(folder: Path) -> None:
     inputs = discover([str(folder)]).inputs
-    plans = [plan_run(inputs, Config(), budget_s=4.0) for _ in range(2)]
+    plans = [forecast(inputs, Config(), budget_s=4.0) for _ in range(2)]
     for plan in plans:
         del plan["worker_hours"]  # measured
     assert plans[0] == plans[1]

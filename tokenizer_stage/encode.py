@@ -25,7 +25,8 @@ from pipeline.corpus.shards import (
     read_tar,
     write_shard,
 )
-from pipeline.engine.runner import Executor, RunSummary, granted, run
+from pipeline.corpus.update import bring_up_to_date
+from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.errors import MediaError, ModelError
 from pipeline.progress import Progress
@@ -172,21 +173,25 @@ def encode_corpus(
     vae = load_vae(config.encode.vae)
     latents = LatentSet(corpus.storage, config.encode.name)
     encode_fingerprint = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
-    corpus.record(config, latents.folder, encode_fingerprint)
     tasks = plan_shards(
         kept_clips(corpus, config.caption.captioner), config.encode.samples_per_shard, encode_fingerprint
     )
-    done = _drop_stale(latents, tasks)
-    if retry_failed:
-        done -= _drop_failed(latents, done)
-    todo = [task for task in tasks if task.key not in done]
-    stage = EncodeStage(
-        resources=granted(vae.resources, executor) if todo else vae.resources,
-        config=config.encode,
-        vae_sha256=vae.weights_sha256,
-        limits=config.analyze.limits(),
-        root=corpus.root,
-    )
+
+    def plan() -> list[Task]:
+        done = _drop_stale(latents, tasks)
+        if retry_failed:
+            done -= _drop_failed(latents, done)
+        return [task for task in tasks if task.key not in done]
+
+    def stage(todo: list[Task]) -> EncodeStage:
+        return EncodeStage(
+            resources=granted(vae.resources, executor) if todo else vae.resources,
+            config=config.encode,
+            vae_sha256=vae.weights_sha256,
+            limits=config.analyze.limits(),
+            root=corpus.root,
+        )
+
     info = LatentsInfo(
         vae=config.encode.vae,
         vae_sha256=vae.weights_sha256,
@@ -199,7 +204,16 @@ def encode_corpus(
         max_frames=config.encode.max_frames,
         area_px=config.encode.area_px,
     )
-    summary = run(stage, todo, executor, corpus.root, progress)
+    summary = bring_up_to_date(
+        corpus,
+        config,
+        latents.folder,
+        encode_fingerprint,
+        plan=plan,
+        stage=stage,
+        executor=executor,
+        progress=progress,
+    )
     if not summary.lost and latents.is_open():
         latents.close((task.key for task in tasks), info)
     return summary

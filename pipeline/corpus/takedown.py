@@ -8,6 +8,7 @@ encodes, and never touches the source files themselves or trained checkpoints.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from pipeline.errors import StorageError, UsageError
 from pipeline.storage import read_parquet
 from pipeline.uris import tar_members
 
+LOG = logging.getLogger(__name__)
 ID_COLUMNS = {"source_id", "clip_id", "status"}
 ANALYZED = ("clips", "strips")  # their parts share keys with those of sources/
 REPORT_PATH = "report/index.html"  # shows frames
@@ -67,6 +69,7 @@ def take_down(corpus: Corpus, names: Sequence[str], *, reason: str = "", dry_run
         _erase_from_table(corpus, path, ids)
     for latents in sets:
         latents.close(latents.part_keys())  # the set can be read again at once
+    LOG.info("took down %s: %d clips", ", ".join(left.sources) or "nothing", len(left.clips))
     return left
 
 

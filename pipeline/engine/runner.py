@@ -4,6 +4,7 @@ In: a stage, its open tasks, an executor. Out: committed parts and a summary. A 
 or whose stage breaks is lost and named; the others go on. Running again is the resume.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from pipeline.engine.stage import Resources, Stage, Task, attempt, set_up
 from pipeline.progress import Progress, silent
 from pipeline.storage import Storage
 
+LOG = logging.getLogger(__name__)
 WORKER_DIED = "its worker died; run the command again to retry it"
 
 
@@ -101,6 +103,7 @@ def run(
 ) -> RunSummary:
     """Runs the tasks and calls progress(done, total, counts so far) after each; sets up nothing for none."""
     started = time.monotonic()
+    LOG.info("%s: %d tasks to do, on %s", stage.name, len(tasks), type(executor).__name__)
     counts: Counter[str] = Counter()
     receipts: dict[str, Receipt] = {}
     if tasks:
@@ -111,5 +114,8 @@ def run(
             progress(len(receipts), len(tasks), dict(counts))
     ended = [receipts.get(task.key, Receipt(key=task.key, error=WORKER_DIED)) for task in tasks]
     lost = tuple(receipt for receipt in ended if receipt.error)
+    for receipt in lost:
+        LOG.info("%s: task %s is lost: %s", stage.name, receipt.key, receipt.error)
     seconds = time.monotonic() - started
+    LOG.info("%s: done in %.1f s, %s", stage.name, seconds, dict(counts))
     return RunSummary(stage=stage.name, tasks=len(tasks), lost=lost, counts=dict(counts), seconds=seconds)

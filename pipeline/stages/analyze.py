@@ -18,7 +18,8 @@ from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.ids import clip_id
-from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.corpus.update import bring_up_to_date
+from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.tasks import plan_tasks
 from pipeline.progress import Progress
@@ -131,15 +132,29 @@ def analyze_corpus(
     failed again when asked to."""
     current = fingerprint(config.analyze, AnalyzeStage.version)
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
-    corpus.record(config, AnalyzeStage.name, current)
-    if retry_failed:
-        forget_failed(corpus, "sources", AnalyzeStage.name, tables.SOURCES)
-    done = set(corpus.sources()["source_key"].to_pylist())
-    tasks = plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
-    pieces = make_pieces(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
-    taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
-    stage = AnalyzeStage(config.analyze, taken_down, corpus.root, pieces)
-    summary = run(stage, tasks, executor, corpus.root, progress)
+
+    def plan() -> list[Task]:
+        done = set(corpus.sources()["source_key"].to_pylist())
+        return plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
+
+    def stage(tasks: list[Task]) -> AnalyzeStage:
+        pieces = make_pieces(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
+        taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
+        return AnalyzeStage(config.analyze, taken_down, corpus.root, pieces)
+
+    summary = bring_up_to_date(
+        corpus,
+        config,
+        AnalyzeStage.name,
+        current,
+        plan=plan,
+        stage=stage,
+        executor=executor,
+        progress=progress,
+        forget=partial(forget_failed, corpus, "sources", AnalyzeStage.name, tables.SOURCES)
+        if retry_failed
+        else None,
+    )
     if not summary.lost:
         corpus.sweep_pieces()
     return summary

@@ -40,7 +40,7 @@ LATENT_CHANNELS, STRIDE_T, STRIDE_S = 16, 4, 8  # of the built-in VAE: tokenizer
 SAMPLE_BYTES = 3200  # of a sample's JSON and the tar's headers and padding
 
 
-def plan_run(
+def forecast(
     inputs: pa.Table,
     config: Config,
     *,
@@ -75,7 +75,7 @@ def plan_run(
     return plan | {"analysed": len(chosen), "analysed_s": round(looked_s, 1)} | _scaled(sample, scale, config)
 
 
-def plan_lines(plan: dict[str, Any]) -> list[str]:
+def forecast_lines(plan: dict[str, Any]) -> list[str]:
     """The plan for people."""
     low, high = plan["hours_90"]
     lines = [

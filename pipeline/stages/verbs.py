@@ -47,14 +47,14 @@ def plan(args: Args) -> int:
     """Say from a sample of the sources what a run would take; writes nothing."""
     from pipeline.progress import progress_bar
     from pipeline.sources.discover import discover
-    from pipeline.stages.forecast import plan_lines, plan_run
+    from pipeline.stages.forecast import forecast, forecast_lines
 
     sources = discover(args.src)
     with progress_bar("plan", machine=args.json) as report:
-        expected = plan_run(
+        expected = forecast(
             sources.inputs, load_config(args.config, args.set), budget_s=args.seconds, progress=report
         )
-    show(args, expected, plan_lines(expected))
+    show(args, expected, forecast_lines(expected))
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from training.run.trained import Lineage, load_trained
 from training.run.validate import Validation, held_out_batches, validate
 from training.text import TextEncoder, load_text_encoder
 
+LOG = logging.getLogger(__name__)
 CONFIG_NAME = "config.json"
 CHANGEABLE = {"steps", "decay_share", "val_every", "checkpoint_every", "keep_checkpoints"}  # on resume
 
@@ -109,6 +111,7 @@ class Trainer:
             load_trained(str(self.run)).lineage.check(self.lineage.latents, self.text, str(self.run))
             restore(checkpoints[-1], self.model, self.ema, self.optimizers)
             self.step = self.resumed_at = state["step"]
+            LOG.info("%s goes on from step %d", self.run, self.step)
         elif self.config.init:
             parent = load_trained(self.config.init)
             parent.lineage.check(self.lineage.latents, self.text, parent.where)
@@ -196,6 +199,7 @@ class Trainer:
         }
         keep = self.config.keep_checkpoints
         save_checkpoint(self.run, self.step, self.model, self.ema, self.optimizers, state, keep, write=write)
+        LOG.info("%s: checkpoint of step %d", self.run, self.step)
 
 
 def write_samples(

@@ -1,0 +1,34 @@
+"""Bringing a stage of a corpus up to date: the one order in which every stage does it.
+
+In: a stage's place and fingerprint, what plans its open tasks, what makes the stage for them. Out: a summary.
+"""
+
+from collections.abc import Callable
+
+from pipeline.config import Config
+from pipeline.corpus.corpus import Corpus
+from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.stage import Stage, Task
+from pipeline.progress import Progress
+
+
+def bring_up_to_date(
+    corpus: Corpus,
+    config: Config,
+    place: str,
+    current: str,
+    *,
+    plan: Callable[[], list[Task]],
+    stage: Callable[[list[Task]], Stage],
+    executor: Executor,
+    progress: Progress,
+    forget: Callable[[], object] | None = None,
+) -> RunSummary:
+    """Makes `current` the fingerprint of the stage at `place` (parts of another are history from then on),
+    forgets what failed where asked to, plans what is open after that, and runs it. A run that is killed
+    anywhere in between has done less of it, and the next one goes on."""
+    corpus.record(config, place, current)
+    if forget is not None:
+        forget()
+    tasks = plan()
+    return run(stage(tasks), tasks, executor, corpus.root, progress)
