@@ -57,7 +57,7 @@ def test_a_corpus_is_embedded_once_scored_and_judged(tmp_path: Path) -> None:
     assert np.allclose(scores, 5 + np.array(found["vector"].to_pylist())[:, 0], atol=1e-5)
     assert embed_corpus(corpus, config, LocalExecutor(), silent)[0].tasks == 0
 
-    (name,) = corpus.storage.list("embeddings/builtin", ".parquet")[:1]
+    name = f"{corpus.part_keys('embeddings/builtin', 'embeddings/builtin')[0]}.parquet"
     rows = tables.from_parquet(corpus.storage.read_bytes(f"embeddings/builtin/{name}"), tables.EMBEDDINGS)
     broken = [
         row | {"status": "failed", "vector": None} if n == 0 else row

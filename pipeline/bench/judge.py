@@ -72,10 +72,9 @@ def _peak_mb() -> int:
 def make_corpus(corpus: Corpus, rows: int) -> None:
     """A corpus of `rows` one-clip sources without files."""
     keys = [f"{n:016x}" for n in range(rows)]
-    inputs = pa.table(
-        {"source_key": keys, "uri": keys, "size_bytes": np.zeros(rows), "mtime_ns": np.zeros(rows)}
-    )
-    corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
+    zeros = np.zeros(rows, np.int64)
+    columns = {"source_key": keys, "uri": keys, "size_bytes": zeros, "mtime_ns": zeros}
+    corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(_filled(columns, tables.INPUTS)))
     corpus.record(Config(), "analyze", FINGERPRINT)
     for start in range(0, rows, PART):
         some = keys[start : start + PART]
