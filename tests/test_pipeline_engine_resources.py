@@ -133,6 +133,7 @@ class Tell:
 
     def process(self, task: Task) -> TaskResult:
         said = [f"{name}={os.environ.get(name)}" for name in SETTINGS]
+        said.append(f"nice={os.nice(0)}")
         if os.getpid() != task.inputs["driver"][0].as_py():
             said.append(f"torch={'torch' in sys.modules}")
         import torch
@@ -152,7 +153,8 @@ def test_in_a_worker(name: str, own: str | None, tmp_path: Path, monkeypatch: py
     run(Tell(), tasks, _executor(name), str(tmp_path))
     said = dict(line.split("=") for line in (tmp_path / "said.txt").read_text().splitlines())
     policy = own or "PASSIVE"
-    expected = {"OMP_WAIT_POLICY": policy, "threads": "1"} | dict.fromkeys(THREAD_COUNTS, "1")
+    expected = {"OMP_WAIT_POLICY": policy, "threads": "1", "nice": str(os.nice(0))}
+    expected |= dict.fromkeys(THREAD_COUNTS, "1")
     assert said == expected | ({} if name == "local" else {"torch": "False"})
 
 

@@ -105,6 +105,8 @@ def _start() -> None:
         let_waiting_threads_sleep(os.environ)  # workers set it too, but here they have it from their start
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back in receipts
+        # Of a Ray that starts here: its default of 15 leaves a worker 3 % of a core that somebody else uses.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
     # Ray 2.60 warns of `**ray_remote_args` and has no other way yet to say max_restarts to a pool of actors.
     warnings.filterwarnings("ignore", message=".ray_remote_args. is deprecated")
