@@ -10,6 +10,7 @@ import multiprocessing
 import re
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,8 @@ def make_corpus(corpus: Corpus, rows: int) -> None:
     """A corpus of `rows` one-clip sources without files."""
     keys = [f"{n:016x}" for n in range(rows)]
     zeros = np.zeros(rows, np.int64)
-    columns = {"source_key": keys, "uri": keys, "size_bytes": zeros, "mtime_ns": zeros}
-    corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(_filled(columns, tables.INPUTS)))
+    inputs = {"source_key": keys, "uri": keys, "size_bytes": zeros, "mtime_ns": zeros}
+    corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(_filled(inputs, tables.INPUTS)))
     corpus.record(Config(), "analyze", FINGERPRINT)
     for start in range(0, rows, PART):
         some = keys[start : start + PART]
@@ -90,7 +91,7 @@ def make_corpus(corpus: Corpus, rows: int) -> None:
             corpus.storage.write_bytes(f"{folder}/{key}.parquet", tables.to_parquet(table))
 
 
-def _filled(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+def _filled(columns: Mapping[str, Any], schema: pa.Schema) -> pa.Table:
     """A table with null in the columns that are not given."""
     count = len(next(iter(columns.values())))
     arrays = [
