@@ -7,7 +7,7 @@ read apart), a decision.
 
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -32,22 +32,6 @@ class Prints(Protocol):
     def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
         """The prints of these clips, once all chunks have been read."""
         ...
-
-
-class PrintList:
-    """Prints that lie in memory."""
-
-    def __init__(self, prints: Sequence[np.ndarray]) -> None:
-        self._prints = prints
-
-    def __len__(self) -> int:
-        return len(self._prints)
-
-    def chunks(self) -> Iterator[Chunk]:
-        yield np.arange(len(self._prints)), list(self._prints)
-
-    def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
-        return {n: self._prints[n] for n in numbers}
 
 
 class JoinedPrints:
