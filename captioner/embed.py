@@ -49,6 +49,7 @@ class Embedder(Protocol):
 
     dir_name: str
     weights_sha256: str
+    resources: Resources  # of a worker with it
 
     def embed(self, strip: Filmstrip) -> np.ndarray: ...
 
@@ -71,6 +72,7 @@ class BuiltinEmbedder:
         self._model: Any = None
         self.dir_name = folder_name("builtin", folder)
         self.weights_sha256 = str(read_description(self._folder, MADE_BY)["weights_sha256"])
+        self.resources = Resources(cpus=1, memory_gb=3)
 
     def embed(self, strip: Filmstrip) -> np.ndarray:
         import torch
@@ -95,6 +97,7 @@ class ClipEmbedder:
         self._preprocess: Any = None
         self.dir_name = folder_name("clip", argument)
         self.weights_sha256 = hashlib.sha256(argument.encode()).hexdigest()  # a tag names its weights
+        self.resources = Resources(cpus=1, memory_gb=12)  # of the largest ones; sizes are known when loaded
 
     def embed(self, strip: Filmstrip) -> np.ndarray:
         import torch
@@ -117,9 +120,9 @@ class EmbedStage:
 
     name = "embed"
     version = VERSION
-    resources = Resources(cpus=1, memory_gb=3)
 
-    def __init__(self, root: str, config: JudgeConfig) -> None:
+    def __init__(self, root: str, config: JudgeConfig, resources: Resources) -> None:
+        self.resources = resources
         self._root, self._config = root, config
         self._embedder: Embedder | None = None
         self._head: tuple[np.ndarray, float] | None = None
@@ -164,7 +167,7 @@ def embed_corpus(
         place,
         current,
         plan=plan,
-        stage=lambda tasks: EmbedStage(corpus.root, config.judge),
+        stage=lambda tasks: EmbedStage(corpus.root, config.judge, embedder.resources),
         executor=executor,
         progress=progress,
         forget=partial(forget_failed, corpus, place, place, tables.EMBEDDINGS) if retry_failed else None,

@@ -13,10 +13,9 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioner.caption import MAX_TOKENS
 from captioner.model import VideoCoCa
 from captioner.tokenizer import END_ID, PAD_ID
-
-MAX_TOKENS = 112
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -59,7 +59,7 @@ class BuiltinCaptioner:
 
     @cached_property
     def _model(self) -> Any:
-        """Loaded for the first caption, so that a run with nothing to caption does not import torch."""
+        """Loaded for the first caption: a run with nothing to caption loads no weights."""
         from captioner.model import load_model
 
         return load_model(self._folder)

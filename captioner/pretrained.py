@@ -113,8 +113,7 @@ class HfCaptioner:
                 repo,
                 use_safetensors=True,
                 dtype="auto",
-                device_map="cuda" if torch.cuda.is_available() else None,
-            ).eval()
+            ).eval()  # on the CPU: the process that plans the work loads it too, and must leave the GPU alone
         except (OSError, ValueError) as error:
             raise ModelError(
                 f"cannot load hf:{repo}: {error}", expected="an image-text-to-text repository or folder"
@@ -139,6 +138,8 @@ class HfCaptioner:
         return Caption(short=short, detailed=detailed, confidence=confidence)
 
     def _ask(self, images: Sequence[Any], prompt: str) -> tuple[str, float]:
+        if torch.cuda.is_available():
+            self._model.to("cuda")
         content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": prompt}]
         inputs = self._processor.apply_chat_template(
             [{"role": "user", "content": content}],

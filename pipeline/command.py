@@ -76,7 +76,11 @@ def run(verbs: Verbs, words: Sequence[str]) -> int:
     try:
         with logging_to(args.log_level, args.log_file, as_json=args.json):
             LOG.info("framemill %s %s", verbs.version, " ".join(words))
-            code = int(args.function(args))
+            try:
+                code = int(args.function(args))
+            except BaseException as error:
+                LOG.info("ended by %s: %s", type(error).__name__, error)
+                raise
             LOG.info("exit code %d", code)
             return code
     except FramemillError as error:

@@ -81,9 +81,10 @@ def require_finite(
     if not wrong:
         return
     names = ", ".join(batch[:BATCH_NAMES]) + (", …" if len(batch) > BATCH_NAMES else "")
+    kept = f"the last good checkpoint is {last_good}" if last_good else "no checkpoint was written yet"
     of = f" (batch of {len(batch)}: {names})" if batch else ""
     raise FramemillError(
         f"training stopped at step {step}: {', '.join(wrong)}{of}; nothing of this step was kept",
         expected="finite numbers",
-        fix=f"a lower rate, a longer warm-up or a smaller clip_norm; the last good checkpoint is {last_good}",
+        fix=f"a lower rate, a longer warm-up or a smaller clip_norm, in another --out; {kept}",
     )

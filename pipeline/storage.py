@@ -99,21 +99,20 @@ def commit(path: Path) -> Iterator[Path]:
         StorageError: the file cannot be put in its place.
     """
     temporary = path.parent / f"{TEMP_PREFIX}{secrets.token_hex(8)}-{path.name}"
-    with _errors("write", str(path)):
+    with storage_errors("write", str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield temporary
-        with _errors("write", str(path)):
+        try:
+            yield temporary
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def commit_bytes(path: Path, data: Buffer) -> None:
     """Writes `data` to a local `path`: all of it or nothing; StorageError when it cannot be written."""
-    with commit(path) as temporary, _errors("write", str(path)):
+    with commit(path) as temporary, storage_errors("write", str(path)):
         temporary.write_bytes(data)
 
 
@@ -147,7 +146,7 @@ class Storage:
         return f"{self._base}/{rel}" if rel else self._base
 
     def exists(self, rel: str) -> bool:
-        with _errors("look for", f"{self.root}/{rel}"):
+        with storage_errors("look for", f"{self.root}/{rel}"):
             return self._fs.get_file_info(self._path(rel)).type == pafs.FileType.File
 
     def read_bytes(self, rel: str, *, offset: int = 0, nbytes: int | None = None) -> bytes:
@@ -164,7 +163,7 @@ class Storage:
             attempt += 1
             try:
                 with (
-                    _errors("read", f"{self.root}/{rel}"),
+                    storage_errors("read", f"{self.root}/{rel}"),
                     self._fs.open_input_file(self._path(rel)) as stream,
                 ):
                     return read(stream)
@@ -184,7 +183,7 @@ class Storage:
     def write_bytes(self, rel: str, data: Buffer) -> None:
         """Commits `data` under `rel`: all of it or nothing."""
         path = self._path(rel)
-        with _errors("write", f"{self.root}/{rel}"):
+        with storage_errors("write", f"{self.root}/{rel}"):
             if isinstance(self._fs, pafs.LocalFileSystem):
                 commit_bytes(Path(path), data)
             else:
@@ -193,13 +192,13 @@ class Storage:
 
     def delete(self, rel: str) -> None:
         if self.exists(rel):
-            with _errors("delete", f"{self.root}/{rel}"):
+            with storage_errors("delete", f"{self.root}/{rel}"):
                 self._fs.delete_file(self._path(rel))
 
     def list(self, rel: str = "", suffix: str = "") -> list[str]:
         """Names of the files directly below `rel`, sorted; temporary files are not listed."""
         selector = pafs.FileSelector(self._path(rel), recursive=False, allow_not_found=True)
-        with _errors("list", f"{self.root}/{rel}"):
+        with storage_errors("list", f"{self.root}/{rel}"):
             infos = self._fs.get_file_info(selector)
         names = (info.base_name for info in infos if info.type == pafs.FileType.File)
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMP_PREFIX))
@@ -221,7 +220,7 @@ class Storage:
 
     def _files(self) -> Iterator[tuple[str, pafs.FileInfo]]:
         selector = pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
-        with _errors("list", self.root):
+        with storage_errors("list", self.root):
             infos = self._fs.get_file_info(selector)
         for info in sorted((i for i in infos if i.type == pafs.FileType.File), key=lambda i: i.path):
             rel = info.path.removeprefix(self._base).lstrip("/")
@@ -239,7 +238,7 @@ class Storage:
 
 
 @contextmanager
-def _errors(action: str, uri: str) -> Iterator[None]:
+def storage_errors(action: str, uri: str) -> Iterator[None]:
     """Turns an OSError into a StorageError that names the action and the place."""
     try:
         yield

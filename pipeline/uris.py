@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 
 from pipeline import tars
 from pipeline.errors import StorageError
-from pipeline.storage import FileInfo, Storage, _errors, _file_info, _filesystem, is_remote
+from pipeline.storage import FileInfo, Storage, _file_info, _filesystem, is_remote, storage_errors
 
 STAT_THREADS = 16
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
@@ -27,7 +27,7 @@ COPY_BYTES = 1 << 23
 def stat(uri: str) -> FileInfo | None:
     """The file at `uri`, or None when there is no file."""
     fs, path = _filesystem(uri)
-    with _errors("look for", uri):
+    with storage_errors("look for", uri):
         info = fs.get_file_info(path)
     return _file_info(info, remote=is_remote(uri)) if info.type == pafs.FileType.File else None
 
@@ -72,7 +72,7 @@ def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tuple[list[tars.Member
 def open_range(uri: str) -> Iterator[IO[bytes]]:
     """The file at `uri` as a seekable stream."""
     fs, path = _filesystem(uri)
-    with _errors("read", uri), fs.open_input_file(path) as stream:
+    with storage_errors("read", uri), fs.open_input_file(path) as stream:
         yield io.BufferedReader(stream, HEADER_BUFFER_BYTES)
 
 
@@ -100,7 +100,7 @@ def local_path(uri: str) -> Iterator[Path]:
 def _copy_remote(uri: str, target: Path) -> None:
     fs, path = _filesystem(uri)
     local = pafs.LocalFileSystem()
-    with _errors("read", uri):
+    with storage_errors("read", uri):
         try:
             pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
         except FileNotFoundError as error:

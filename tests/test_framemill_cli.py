@@ -93,3 +93,4 @@ def test_the_log_bears_the_identity_of_its_run(tmp_path: Path) -> None:
     assert len(set(runs)) == 2
     assert all(re.fullmatch("[0-9a-f]{8}", run) for run in runs)
     assert "framemill" in lines[0]
+    assert "no corpus at" in lines[1]

@@ -75,6 +75,8 @@ def test_run_and_sample(framemill: Path, tmp_path: Path) -> None:
     assert (tmp_path / "corpus" / "report" / "index.html").stat().st_size > 10_000
     assert list((tmp_path / "corpus" / "latents" / "default").glob("shard-*.tar"))
     run(framemill, "verify", "corpus", cwd=tmp_path)
+    run(framemill, "run", ROOT / "infra" / "media", "--out", "clips", cwd=tmp_path)
+    assert list((tmp_path / "clips" / "latents" / "default").glob("shard-*.tar"))
     run(
         framemill,
         "sample",

@@ -41,7 +41,7 @@ def gpus_of_workers(stage: TellGpus, executor: Executor, root: Path) -> set[str]
 def test_gpus_are_those_that_cuda_would_show(tmp_path: Path) -> None:
     for name in ("nvidia0", "nvidia10", "nvidia2", "nvidiactl", "null"):
         (tmp_path / name).touch()
-    assert visible_gpus({}, tmp_path) == ("0", "2", "10")
+    assert visible_gpus({}, tmp_path) == ("0", "1", "2")  # as CUDA counts, whatever the files are called
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "3, GPU-8f"}, tmp_path) == ("3", "GPU-8f")
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}, tmp_path) == ()
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": "-1"}, tmp_path) == ()
@@ -91,7 +91,7 @@ def test_a_ray_worker_that_asked_for_no_gpu_sees_none(tmp_path: Path) -> None:
         assert gpus_of_workers(with_gpu, executor, tmp_path) == {"0"}
         greedy = replace(stage, resources=Resources(memory_gb=5000))
         with pytest.raises(UsageError, match="5000 GB of memory; expected a cluster with them"):
-            gpus_of_workers(greedy, executor, tmp_path)
+            gpus_of_workers(greedy, RayExecutor(), tmp_path)
     finally:
         ray.shutdown()
 
@@ -108,3 +108,13 @@ def test_a_model_gets_gpus_where_there_are_enough(monkeypatch: pytest.MonkeyPatc
 def test_resources_that_nobody_has_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError):
         Resources(**wrong)
+
+
+def test_memory_is_no_more_than_the_control_group_allows(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("0::/box\n")
+    (tmp_path / "box").mkdir()
+    whole_gb = memory_gb(tmp_path, tmp_path / "none")
+    (tmp_path / "box" / "memory.max").write_text("max\n")
+    assert memory_gb(tmp_path, tmp_path / "own") == whole_gb
+    (tmp_path / "memory.max").write_text(f"{2**30}\n")
+    assert memory_gb(tmp_path, tmp_path / "own") == 1.0

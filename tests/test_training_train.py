@@ -10,7 +10,7 @@ from latent_sets import CONFIG, losses, text_encoder, trainer, write_corpus
 from torch import Tensor
 
 from pipeline.corpus.corpus import Corpus
-from pipeline.errors import ConfigError, FormatError, ModelError, UsageError
+from pipeline.errors import ConfigError, FormatError, ModelError, StorageError, UsageError
 from training.loader import choose_caption, open_dataset
 from training.run.checkpoint import finished
 from training.run.shipped import save_bundle
@@ -110,7 +110,7 @@ def test_only_whole_checkpoints_bear_a_final_name(corpus: Corpus, tmp_path: Path
         raise OSError("no space left on device")
 
     run.train_step()
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(StorageError, match="no space"):
         run.commit(write=full_disk)
     assert [path.name for path in finished(run.run)] == ["step-00000003"]
     assert trainer(corpus, tmp_path / "run").step == 3

@@ -66,9 +66,10 @@ def section(contents: Contents) -> Html:
 
 
 def _holdings(contents: Contents) -> Html:
-    own = sum(bool(row["original"]) for row in contents.sources)
+    held = [row for row in contents.sources if row["status"] not in ("failed", TAKEN_DOWN)]
+    own = sum(bool(row["original"]) for row in held)
     intro = (
-        f"{count(contents.counts['sources']['total'])} files, of which {count(own)} came with a caption of "
+        f"{count(len(held))} files that could be decoded, of which {count(own)} came with a caption of "
         "their own. Kept clips are spans of these files; the corpus holds no copy of a file, only small "
         "frames, figures, captions and latents."
     )
@@ -86,6 +87,8 @@ def _grouped(title: str, head: str, contents: Contents, column: str) -> Html:
     footage_s: dict[str, float] = defaultdict(float)
     group_of: dict[str, str] = {}
     for row in contents.sources:
+        if row["status"] in ("failed", TAKEN_DOWN):
+            continue
         group = row[column] or UNKNOWN
         files[group] += 1
         footage_s[group] += row["duration_s"] or 0.0

@@ -1,4 +1,4 @@
-"""Bringing a stage of a corpus up to date: the one order in which every stage does it.
+"""Bringing a stage of a corpus up to date: the one order in which every stage with parts does it.
 
 In: a stage's place and fingerprint, what plans its open tasks, what makes the stage for them. Out: a summary.
 """

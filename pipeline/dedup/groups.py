@@ -11,7 +11,7 @@ stand still 1 minus their picture correlation. Measured on real footage under th
 0.00 to 0.18, under a bright logo or caption over an eighth of a dark picture up to 0.6; different moments
 of the same scene 0.35 and more.
 
-What is too far apart as a whole may be a copy under an overlay that covers up to two fifths of the picture:
+What is too far apart as a whole may be a copy under an overlay that covers up to a third of the picture:
 then the rest must agree better than a whole picture has to, and something must move in it. The same overlay
 over different footage, and another subject before the same background, do not agree there.
 """

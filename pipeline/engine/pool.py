@@ -49,12 +49,13 @@ class PoolExecutor:
             )
         shares = gpu_shares(stage.resources.gpus, visible_gpus())
         limit = min(self._workers or worker_limit(stage.resources), len(shares) or sys.maxsize)
-        run = partial(_run, stage, root, shares or [()] * limit, limit)
+        run = partial(_run, stage, root, shares or [()] * limit)
 
         def pooled(tasks: Sequence[Task]) -> Iterator[Answer]:
-            return (ended.answer for ended in run(tasks, keep=True) if ended.answer)
+            return (ended.answer for ended in run(tasks, limit=limit, keep=True) if ended.answer)
 
-        return receipts(tasks, pooled, partial(run, keep=False))
+        # One at a time: a process that dies for want of memory beside others convicts nobody's row.
+        return receipts(tasks, pooled, partial(run, limit=1, keep=False))
 
 
 def worker_limit(need: Resources) -> int:
@@ -78,9 +79,9 @@ def _run(
     stage: Stage,
     root: str,
     shares: Sequence[tuple[str, ...]],
-    limit: int,
     tasks: Sequence[Task],
     *,
+    limit: int,
     keep: bool,
     commit: bool = True,
 ) -> Iterator[Ended]:

@@ -55,13 +55,13 @@ class RayExecutor:
 
     def _pooled(self, stage: Stage, root: str, tasks: Sequence[Task]) -> Iterator[Answer]:
         """Answers of a pool of workers; none for the tasks that a dying worker took with it."""
-        need, fit = stage.resources, _fit(stage.resources)
+        need = stage.resources
         items = [{"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks]
         answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _TaskWorker,
             fn_constructor_args=(stage, root),
             batch_size=1,
-            compute=ActorPoolStrategy(size=min(len(items), self._workers or fit)),
+            compute=ActorPoolStrategy(size=min(len(items), self._workers or _fit(need))),
             num_cpus=need.cpus,
             num_gpus=need.gpus,
             memory=_bytes(need),

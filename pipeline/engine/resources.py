@@ -11,7 +11,7 @@ the very thread that it waits for, so each process that computes here lets its w
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,22 +38,39 @@ def allowed_cpus(
 def cgroup_cpus(cgroups: Path, own_cgroups: Path) -> float | None:
     """The smallest CPU quota, in cores, of a process's control groups (version 1 and 2) and of those around
     them; None without one. `own_cgroups` has lines `number:controllers:path`, mounted below `cgroups`."""
+    return min(_of_groups(cgroups, own_cgroups, "cpu", _quota), default=None)
+
+
+def _of_groups(
+    cgroups: Path, own_cgroups: Path, controller: str, read: Callable[[Path], float | None]
+) -> list[float]:
+    """What `read` finds in the folders of a process's control groups, for one controller."""
     try:
         lines = own_cgroups.read_text().splitlines()
     except OSError:
-        return None
-    quotas: list[float] = []
+        return []
+    values: list[float] = []
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        mounts = [controllers, "cpu"] if controllers else ["", "unified"]
+        mounts = [controllers, controller] if controllers else ["", "unified"]
         for mount in mounts:
             # Inside a container the path may be the host's: what is not there is passed over.
             around = [Path(path.lstrip("/")), *Path(path.lstrip("/")).parents]
-            quotas += [q for folder in around if (q := _quota(cgroups / mount / folder)) is not None]
-    return min(quotas, default=None)
+            values += [v for folder in around if (v := read(cgroups / mount / folder)) is not None]
+    return values
+
+
+def _memory_limit(folder: Path) -> float | None:
+    """The bytes that a control group's folder allows, of version 2 ("max": all) or of version 1."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        try:
+            return float(int((folder / name).read_text()))
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _quota(folder: Path) -> float | None:
@@ -73,8 +90,10 @@ def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = DE
     """The GPUs that this process may give its workers, as CUDA_VISIBLE_DEVICES names them; asks no driver."""
     if (named := environment.get(VISIBLE_GPUS)) is not None:
         return tuple(name for name in re.split(r"[,\s]+", named) if name not in ("", "-1"))
-    numbers = [re.fullmatch(r"nvidia(\d+)", device.name) for device in devices.glob("nvidia*")]
-    return tuple(sorted((number[1] for number in numbers if number), key=int))
+    count = sum(bool(re.fullmatch(r"nvidia\d+", device.name)) for device in devices.glob("nvidia*"))
+    return tuple(
+        map(str, range(count))
+    )  # CUDA counts those that it is shown; a container keeps the host's names
 
 
 def show_gpus(environment: MutableMapping[str, str], names: Sequence[str]) -> None:
@@ -82,9 +101,11 @@ def show_gpus(environment: MutableMapping[str, str], names: Sequence[str]) -> No
     environment[VISIBLE_GPUS] = ",".join(names)
 
 
-def memory_gb() -> float:
-    """The memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+def memory_gb(cgroups: Path = CGROUPS, own_cgroups: Path = OWN_CGROUPS) -> float:
+    """The memory that this process may use: the machine's, and no more than its control groups allow."""
+    physical_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = _of_groups(cgroups, own_cgroups, "memory", _memory_limit)
+    return min([physical_bytes, *limits]) / 2**30
 
 
 def let_waiting_threads_sleep(environment: MutableMapping[str, str]) -> None:

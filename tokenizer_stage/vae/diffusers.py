@@ -42,17 +42,19 @@ class DiffusersVAE:
         weights_gb = sum(value.numel() * value.element_size() for value in model.parameters()) / 2**30
         self.resources = Resources(cpus=1, gpus=1, memory_gb=3 + weights_gb)
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._model = model.eval().requires_grad_(False).to(self._device)
+        self._model = model.eval().requires_grad_(False)  # where it is loaded it need not run
 
     @torch.inference_mode()
     def encode(self, video: Tensor) -> Tensor:
         """Video `[B, 3, 1 + k·stride_t, H, W]` → the posterior's mode `[B, C, 1 + k, h, w]`."""
         check_video(video, self.stride_t, self.stride_s)
+        self._model.to(self._device)
         return self._model.encode(video.to(self._device)).latent_dist.mode().cpu()
 
     @torch.inference_mode()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents → video in [-1, 1]."""
+        self._model.to(self._device)
         return self._model.decode(latents.to(self._device)).sample.clamp(-1.0, 1.0).cpu()
 
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pipeline import bundle
 from pipeline.errors import FormatError, ModelError
+from pipeline.storage import storage_errors
 from training.ema import Ema
 from training.optim import Optimizers
 
@@ -38,7 +39,7 @@ def save_checkpoint(
     write: Callable[[dict[str, Tensor], Path], None] = save_file,
 ) -> Path:
     """Commits step `step`, then forgets all but the newest `keep`. ModelError, with nothing written and
-    nothing forgotten, for weights that are not finite."""
+    nothing forgotten, for weights that are not finite; StorageError for a disk that is full."""
     tensors = {"model": model.state_dict(), "ema": ema.model.state_dict(), "optimizer": optimizers.state()}
     bundle.refuse_non_finite(
         {
@@ -50,18 +51,19 @@ def save_checkpoint(
     )
     final = run / "checkpoints" / f"step-{step:08d}"
     building = final.with_name(f".{final.name}.tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
-    for file, values in tensors.items():
-        write(values, building / f"{file}.safetensors")
-    (building / "state.json").write_text(
-        json.dumps({"format_version": FORMAT_VERSION, "step": step, **state})
-    )
-    for path in building.iterdir():
-        with open(path, "rb") as stream:
-            os.fsync(stream.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    building.rename(final)
+    with storage_errors("write", str(final)):
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        for file, values in tensors.items():
+            write(values, building / f"{file}.safetensors")
+        (building / "state.json").write_text(
+            json.dumps({"format_version": FORMAT_VERSION, "step": step, **state})
+        )
+        for path in building.iterdir():
+            with open(path, "rb") as stream:
+                os.fsync(stream.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        building.rename(final)
     for old in finished(run)[:-keep]:
         shutil.rmtree(old)
     return final

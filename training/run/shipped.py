@@ -15,14 +15,13 @@ from typing import Any
 
 from safetensors.torch import save
 
-from pipeline import bundle as bundles
-from pipeline import runlog
+from pipeline import bundle, runlog
 from training.run.trained import BUILTIN_FOLDER, MADE_BY, Trained, bundle_folder, load_trained
 
 CURVE_STEPS = 100  # one point of the curve
 
 
-def bundle(run: Path, folder: Path = BUILTIN_FOLDER) -> None:
+def ship(run: Path, folder: Path = BUILTIN_FOLDER) -> None:
     """Writes the newest checkpoint of `run` to `folder`."""
     trained = load_trained(str(run))
     config = json.loads((run / "config.json").read_text())["train"]
@@ -51,7 +50,7 @@ def _parent(init: str) -> dict[str, Any] | None:
     folder = bundle_folder(init)
     if folder is None or folder == BUILTIN_FOLDER:
         return None
-    training: dict[str, Any] = bundles.read_description(folder, MADE_BY)["training"]
+    training: dict[str, Any] = bundle.read_description(folder, MADE_BY)["training"]
     return training
 
 
@@ -61,7 +60,7 @@ def curve_of(name: str) -> list[dict[str, Any]]:
     folder = bundle_folder(name)
     if folder is None:
         return runlog.read(Path(name) / runlog.METRICS_NAME)
-    description = bundles.read_description(folder, MADE_BY)
+    description = bundle.read_description(folder, MADE_BY)
     points: list[dict[str, Any]] = []
     for training in _ancestry(description["training"]):
         before = points[-1]["step"] if points else 0
@@ -79,7 +78,7 @@ def _ancestry(training: dict[str, Any]) -> list[dict[str, Any]]:
 def save_bundle(trained: Trained, folder: Path, training: dict[str, Any]) -> None:
     """Writes a model as shipped: float16 weights, then the JSON that names their hash and their making."""
     state = {name: value.half().contiguous() for name, value in trained.model.state_dict().items()}
-    bundles.refuse_non_finite({name: bool(value.isfinite().all()) for name, value in state.items()}, folder)
+    bundle.refuse_non_finite({name: bool(value.isfinite().all()) for name, value in state.items()}, folder)
     description = {
         "step": trained.step,
         "model": dataclasses.asdict(trained.model.config),
@@ -87,8 +86,8 @@ def save_bundle(trained: Trained, folder: Path, training: dict[str, Any]) -> Non
         "lineage": dataclasses.asdict(trained.lineage),
         "training": training,
     }
-    bundles.write(folder, save(state), {}, description)
+    bundle.write(folder, save(state), {}, description)
 
 
 if __name__ == "__main__":
-    bundle(Path(sys.argv[1]), *(Path(folder) for folder in sys.argv[2:3]))
+    ship(Path(sys.argv[1]), *(Path(folder) for folder in sys.argv[2:3]))
