@@ -33,9 +33,9 @@ PROBED = 64
 PROBE_S = 60.0  # a header that takes longer is unreadable
 DRAWS = 400  # of the bootstrap behind the range of hours
 # Worker seconds a kept clip, of the built-in models at their default sizes on one CPU core, loading included:
-# the demo of infra/bench/RESULTS.md captioned 46 clips in 6.0 s with two workers and encoded them in 3.7 s
+# the demo of infra/bench/RESULTS.md captioned 46 clips in 6.9 s with two workers and encoded them in 4.9 s
 # with one. The analysis is measured in the run itself.
-CAPTION_S, ENCODE_S = 2 * 6.0 / 46, 3.7 / 46
+CAPTION_S, ENCODE_S = 2 * 6.9 / 46, 4.9 / 46
 LATENT_CHANNELS, STRIDE_T, STRIDE_S = 16, 4, 8  # of the built-in VAE: tokenizer_stage/weights/builtin.json
 SAMPLE_BYTES = 3200  # of a sample's JSON and the tar's headers and padding
 
