@@ -64,7 +64,7 @@ def train_vae(media: Sequence[str], out: str, config: TrainVaeConfig, progress: 
     Raises:
         UsageError: `out` holds weights or a log.
     """
-    require_free(Path(out))
+    require_free(Path(out))  # before hours of reading; `fit`, which others call too, asks again
     pools = [read_pool(folder, config.spans_per_clip, config.seed) for folder in media]
     note = {"pools": [{"spans": len(pool)} for pool in pools], "config": asdict(config)}
     return fit(pools, Path(out), config, progress, note)
