@@ -104,7 +104,7 @@ def logging_to(level: str, path: str | None, *, as_json: bool) -> Iterator[None]
     handlers[0].setLevel(level.upper())
     if path:
         try:
-            handlers.append(logging.FileHandler(path, encoding="utf-8"))
+            handlers.append(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
         except OSError as error:
             raise UsageError(f"cannot write the log {path}: {error.strerror}", fix="--log-file") from error
         handlers[1].setFormatter(text)

@@ -29,6 +29,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pipeline.errors import StorageError
+from pipeline.names import Tree, is_nameable, readable, walk
 
 T = TypeVar("T")
 Buffer = bytes | memoryview
@@ -53,12 +54,17 @@ def is_remote(uri: str) -> bool:
 def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The Arrow filesystem of a uri and the path inside it. S3 settings come from the environment
     (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …)."""
+    if not is_nameable(uri):
+        raise StorageError(f"cannot read {readable(uri)}", expected="a name in UTF-8 without NUL")
     if is_remote(uri):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         return _s3(endpoint), uri.removeprefix("s3://").rstrip("/")
     if "://" in uri:
         raise StorageError(f"cannot read {uri}", expected="a local path or s3://", fix="download it first")
-    return pafs.LocalFileSystem(), os.path.abspath(uri)
+    path = os.path.abspath(uri)
+    if not is_nameable(path):
+        raise StorageError(f"cannot read {readable(path)}", expected="folders whose names are UTF-8")
+    return pafs.LocalFileSystem(), path
 
 
 @cache
@@ -205,27 +211,35 @@ class Storage:
 
     def walk(self) -> Iterator[FileInfo]:
         """Every file below the root, in path order, hidden files and folders left out."""
-        return (_file_info(info, remote=is_remote(self.root)) for _, info in self._files())
+        return (info for _, info in self._files())
 
-    def dangling(self) -> Sequence[str]:
-        """Local links below the root whose target is gone, which `walk` does not see."""
+    def tree(self) -> Tree:
+        """What `walk` finds and what it cannot give, of a local root; nothing of an s3:// one."""
         if is_remote(self.root):
-            return []
-        paths = (os.path.join(at, name) for at, _, names in os.walk(self._base) for name in names)
-        return sorted(path for path in paths if os.path.islink(path) and not os.path.exists(path))
+            return Tree(files=(), dangling=(), unnameable=())
+        with storage_errors("list", self.root):
+            return walk(self._base)
 
     def find(self, suffix: str) -> tuple[str, ...]:
         """Paths, relative to the root, of the files that `walk` finds and that end so."""
         return tuple(rel for rel, _ in self._files() if rel.endswith(suffix))
 
-    def _files(self) -> Iterator[tuple[str, pafs.FileInfo]]:
+    def _files(self) -> Iterator[tuple[str, FileInfo]]:
+        for info in self._infos():
+            rel = info.uri.removeprefix("s3://").removeprefix(self._base).lstrip("/")
+            if not any(part.startswith(".") for part in rel.split("/")):
+                yield rel, info
+
+    def _infos(self) -> Iterator[FileInfo]:
+        if not is_remote(self.root):
+            for file in self.tree().files:
+                yield FileInfo(uri=file.path, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns)
+            return
         selector = pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
         with storage_errors("list", self.root):
             infos = self._fs.get_file_info(selector)
         for info in sorted((i for i in infos if i.type == pafs.FileType.File), key=lambda i: i.path):
-            rel = info.path.removeprefix(self._base).lstrip("/")
-            if not any(part.startswith(".") for part in rel.split("/")):
-                yield rel, info
+            yield _file_info(info, remote=True)
 
     def sweep_temporary(self) -> int:
         """Deletes what a killed writer left behind; call it only while nothing else writes here."""

@@ -32,6 +32,13 @@ def stat(uri: str) -> FileInfo | None:
     return _file_info(info, remote=is_remote(uri)) if info.type == pafs.FileType.File else None
 
 
+def is_folder(uri: str) -> bool:
+    """Whether there is a folder, or an s3:// prefix with something below it, at `uri`."""
+    fs, path = _filesystem(uri)
+    with storage_errors("look for", uri):
+        return fs.get_file_info(path).type == pafs.FileType.Directory
+
+
 def stat_each(uris: Sequence[str]) -> list[FileInfo | None]:
     """`stat` of each, None also where one cannot be looked for; remote ones many at a time."""
 
@@ -53,8 +60,14 @@ def read_uri(uri: str) -> bytes:
     return Storage(folder or ".").read_bytes(name)
 
 
-def tar_members(uri: str) -> tuple[list[tars.Member], str]:
+def tar_members(uri: str) -> tuple[Sequence[tars.Member], str]:
     """The files inside a tar, and what is wrong with it ("" = nothing): see tars.scan."""
+    contents = tar_contents(uri)
+    return contents.members, contents.problem
+
+
+def tar_contents(uri: str) -> tars.Contents:
+    """All that a scan of the tar tells."""
     info = stat(uri)
     if info is None:
         raise StorageError(f"cannot read {uri}: no such file")
@@ -62,7 +75,7 @@ def tar_members(uri: str) -> tuple[list[tars.Member], str]:
 
 
 @lru_cache(maxsize=64)
-def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tuple[list[tars.Member], str]:
+def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tars.Contents:
     """Size and time are in the key only: a tar that changed is scanned again."""
     with open_range(uri) as stream:
         return tars.scan(stream, size_bytes)
