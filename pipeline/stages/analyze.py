@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus import tables
@@ -32,6 +33,7 @@ from pipeline.storage import Storage
 from pipeline.uris import local_path
 
 Rows = list[dict[str, Any]]
+MISSING_PER_TASK = 1000  # files that were not there when the run looked: a row each and no decoding child
 
 
 class AnalyzeStage:
@@ -135,7 +137,10 @@ def analyze_corpus(
 
     def plan() -> list[Task]:
         done = set(corpus.sources()["source_key"].to_pylist())
-        return plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
+        missing = pc.and_(pc.equal(inputs["size_bytes"], 0), pc.equal(inputs["mtime_ns"], 0))
+        there, gone = inputs.filter(pc.invert(missing)), inputs.filter(missing)
+        tasks = plan_tasks(there, "source_key", done, current, config.analyze.sources_per_task)
+        return [*tasks, *plan_tasks(gone, "source_key", done, current, MISSING_PER_TASK)]
 
     def stage(tasks: list[Task]) -> AnalyzeStage:
         pieces = make_pieces(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
