@@ -251,6 +251,22 @@ def test_large_objects_ranges_lists_and_globs(s3: pytest.MonkeyPatch) -> None:
     assert stat(f"{BUCKET}/large/a/big.mp4") is None
 
 
+def test_names_with_wildcards_and_what_is_below_them(s3: pytest.MonkeyPatch) -> None:
+    names = ["[2020] trip/a.mp4", "[2020] trip/b[1].mp4", "2 trip/c.mp4"]
+    for name in names:
+        Storage(f"{BUCKET}/odd").write_bytes(name, b"1")
+
+    def taken(path: str) -> list[str]:
+        uris = discover([f"{BUCKET}/odd/{path}"]).inputs["uri"].to_pylist()
+        return [uri.removeprefix(f"{BUCKET}/odd/") for uri in uris]
+
+    assert taken("[2020] trip") == names[:2]
+    assert taken("[2020] trip/[!b]*") == names[:1]
+    assert taken("[2020] trip/b[1].mp4") == names[1:2]
+    assert taken("[0-9] trip/*") == names[2:]
+    assert taken("*/*.mp4") == sorted(names)
+
+
 def test_what_cannot_pass_fails_at_once_and_what_may_is_tried_again(
     s3: pytest.MonkeyPatch, server_port: int
 ) -> None:
