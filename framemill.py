@@ -27,6 +27,7 @@ from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, RunSummary
 from pipeline.progress import Progress
 
+NOTES = 20  # on the sources, that a run says one by one
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
     "vae": "encode.vae",
@@ -66,6 +67,7 @@ def _add_staged(verbs: Verbs, name: str, function: Callable[[Args], int], exampl
     if name in ("analyze", "run"):
         add("src", nargs="+", help="media, folders, globs, lists, manifests, tars, s3://")
         add("--out", dest="corpus", required=True, help="the corpus folder (or s3:// prefix)")
+        add("--keep-absent", action="store_true", help="keep sources of the last run that SRC does not name")
     else:
         add("corpus", help="the corpus folder")
     add("--executor", choices=["local", "ray"], default="local")
@@ -127,26 +129,36 @@ def run(args: Args) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What the stages of one command share. `progress(title)` gives a stage's report."""
+    """What the stages of one command share. `progress(title)` gives a stage's report; `remarks` is what they
+    add to the result beside their counts."""
 
     args: Args
     corpus: Corpus
     config: Config
     executor: Executor
     progress: Callable[[str], Progress]
+    remarks: dict[str, Any]
 
 
 StageRun = Callable[[_Run], list[RunSummary]]
 
 
 def _analyze(run: _Run) -> list[RunSummary]:
+    from pipeline.sources.absent import absent_inputs, absent_line, absent_remark, with_absent
     from pipeline.sources.discover import discover
     from pipeline.stages.analyze import analyze_corpus
 
     sources = discover(run.args.src)
     _say_left_out(sources.ignored, sources.notes)
+    inputs, keep = sources.inputs, run.args.keep_absent
+    absent = absent_inputs(before := run.corpus.inputs(), inputs, run.corpus.taken_down_keys())
+    if line := absent_line(absent, before.num_rows, keep=keep):
+        print(line, file=sys.stderr, flush=True)
+    run.remarks["absent"] = absent_remark(absent, keep=keep)
+    run.remarks["notes"] = list(sources.notes[:NOTES])
+    inputs = with_absent(inputs, absent) if keep else inputs
     retry, report = run.args.retry_failed, run.progress("analyze")
-    return [analyze_corpus(run.corpus, sources.inputs, run.config, run.executor, report, retry_failed=retry)]
+    return [analyze_corpus(run.corpus, inputs, run.config, run.executor, report, retry_failed=retry)]
 
 
 def _judge(run: _Run) -> list[RunSummary]:
@@ -192,12 +204,19 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
     corpus = Corpus(args.corpus)
     config = _config(args, None if _analyze in stages else corpus.require().config())
     with corpus.writing(), progress_table(machine=args.json) as progress:
-        shared = _Run(args=args, corpus=corpus, config=config, executor=_executor(args), progress=progress)
+        shared = _Run(
+            args=args,
+            corpus=corpus,
+            config=config,
+            executor=_executor(args),
+            progress=progress,
+            remarks={},
+        )
         summaries = [summary for stage in stages for summary in stage(shared)]
-    return _finish(args, corpus, summaries)
+    return _finish(args, corpus, summaries, shared.remarks)
 
 
-def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary]) -> int:
+def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary], remarks: dict[str, Any]) -> int:
     from pipeline.corpus.status import failures_above, stage_lines, status
 
     counts = status(corpus)
@@ -205,7 +224,8 @@ def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary]) -> int:
         {"stage": s.stage, "tasks": s.tasks, "lost": len(s.lost), "seconds": round(s.seconds, 2), **s.counts}
         for s in summaries
     ]
-    show(args, {"corpus": args.corpus, "stages": stages, "status": counts}, stage_lines(stages, counts))
+    result = {"corpus": args.corpus, "stages": stages, "status": counts, **remarks}
+    show(args, result, stage_lines(stages, counts))
     lost = [f"{s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
     for line in lost:
         print(f"lost task: {line}", file=sys.stderr)
@@ -238,10 +258,10 @@ def _say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
     if ignored:
         named = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
         print(f"{len(ignored)} files without a media extension left out: {named}", file=sys.stderr)
-    for note in notes[:20]:
+    for note in notes[:NOTES]:
         print(note, file=sys.stderr)
-    if len(notes) > 20:
-        print(f"… and {len(notes) - 20} more notes on the sources", file=sys.stderr)
+    if len(notes) > NOTES:
+        print(f"… and {len(notes) - NOTES} more notes on the sources", file=sys.stderr)
 
 
 def report(args: Args) -> int:

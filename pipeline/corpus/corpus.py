@@ -118,6 +118,11 @@ class Corpus:
         """Sources that were taken down: no reader shows anything of them."""
         return self._table(TAKEDOWNS_PATH, tables.TAKEDOWNS)
 
+    def taken_down_keys(self) -> list[str]:
+        """source_key of every current input whose content was taken down."""
+        rows = self.sources()
+        return rows.filter(pc.equal(rows["status"], TAKEN_DOWN))["source_key"].to_pylist()
+
     def judged(self) -> pa.Table:
         """A row a judged clip, in the order of their ids."""
         return self._not_taken_down(self._table(JUDGED_PATH, tables.JUDGED))
