@@ -88,9 +88,11 @@ def walk(root: str) -> Tree:
                 continue
             try:
                 status = entry.stat()
-            except OSError:
+            except OSError as error:
                 if entry.is_symlink():
                     dangling.append(entry.path)
+                elif not isinstance(error, FileNotFoundError):
+                    raise
                 continue
             if stat.S_ISDIR(status.st_mode):
                 (below if entry.is_symlink() else folders).append(entry.path)

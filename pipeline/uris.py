@@ -26,17 +26,22 @@ COPY_BYTES = 1 << 23
 
 def stat(uri: str) -> FileInfo | None:
     """The file at `uri`, or None when there is no file."""
-    fs, path = _filesystem(uri)
-    with storage_errors("look for", uri):
-        info = fs.get_file_info(path)
+    info = _look(uri)
     return _file_info(info, remote=is_remote(uri)) if info.type == pafs.FileType.File else None
 
 
 def is_folder(uri: str) -> bool:
     """Whether there is a folder, or an s3:// prefix with something below it, at `uri`."""
+    return _look(uri).type == pafs.FileType.Directory
+
+
+def _look(uri: str) -> pafs.FileInfo:
     fs, path = _filesystem(uri)
-    with storage_errors("look for", uri):
-        return fs.get_file_info(path).type == pafs.FileType.Directory
+    try:
+        with storage_errors("look for", uri):
+            return fs.get_file_info(path)
+    except ValueError as error:  # pa.ArrowInvalid: an s3:// name with `//`, or without a bucket
+        raise StorageError(f"cannot look for {uri}: {error}", expected="s3://bucket/key") from error
 
 
 def stat_each(uris: Sequence[str]) -> list[FileInfo | None]:

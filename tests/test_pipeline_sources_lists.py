@@ -102,6 +102,8 @@ BAD_ROWS = {  # suffix, rows before, bad row, rows after
     "huge number": ("jsonl", "", '{"uri": "a.mp4", "x": ' + "9" * 5000 + "}\n", 1),
     "half a character": ("jsonl", "", '{"uri": "a\\ud83d.mp4"}\n', 1),
     "text with nul": ("txt", "", "a\0.mp4\n", 1),
+    "no key": ("txt", "", "s3://bucket\n", 1),
+    "empty part": ("txt", "", "s3://bucket//x.mp4\n", 1),
     "file uri": ("txt", "", "file:///a%00.mp4\n", 1),
 }
 

@@ -60,6 +60,9 @@ def _entry(row: Row, folder: str) -> Entry:
     uri = resolve(named.strip(BLANK), folder)
     if not is_nameable(uri):
         raise ValueError(f"{readable(uri)} is no name of a file: it holds NUL or is not UTF-8")
+    parts = uri.removeprefix("s3://").split("/")
+    if is_remote(uri) and not (len(parts) > 1 and all(parts)):
+        raise ValueError(f"{uri} is no name of an object: s3://bucket/key without empty parts")
     return Entry(uri=uri, facts=facts_of({k: v for k, v in row.columns.items() if k != "uri"}))
 
 
