@@ -140,7 +140,10 @@ def test_what_is_not_utf_8_is_named_in_words_and_the_good_go_through(tmp_path: P
 def test_a_command_ends_in_one_line_where_a_name_is_not_utf_8(tmp_path: Path) -> None:
     make(tmp_path, f"{LATIN}/good.mp4")
     log = str(tmp_path / "log")
-    words = [[str(tmp_path / LATIN), "--out", "o"], [str(tmp_path), "--out", str(tmp_path / LATIN)]]
+    words = [
+        [str(tmp_path / LATIN), "--out", str(tmp_path / "o")],
+        [str(tmp_path), "--out", str(tmp_path / LATIN)],
+    ]
     for word in words:
         command = [sys.executable, "-m", "framemill", "analyze", *word, "--log-file", log, "--json"]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
