@@ -16,12 +16,13 @@ from typing import IO
 import pyarrow.fs as pafs
 
 from pipeline import tars
-from pipeline.errors import StorageError
+from pipeline.errors import MediaError, StorageError
 from pipeline.storage import FileInfo, Storage, _file_info, _filesystem, is_remote, storage_errors
 
 STAT_THREADS = 16
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
 COPY_BYTES = 1 << 23
+NO_FILE = "no such file"
 
 
 def stat(uri: str) -> FileInfo | None:
@@ -97,13 +98,19 @@ def open_range(uri: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def local_path(uri: str) -> Iterator[Path]:
     """A local file with the contents of `uri`, for decoders. What lies on S3 or inside a tar is copied,
-    alone, to a temporary file of the same suffix."""
+    alone, to a temporary file of the same suffix. Whoever has rows of the file asks for it by
+    `pipeline.sources.content.open_content`, which proves that it is still the same.
+
+    Raises:
+        MediaError: there is no such file.
+        StorageError: it cannot be read here and now.
+    """
     member = None if os.path.isfile(uri) else tars.split_member(uri)
     if member is None and not is_remote(uri) and "://" not in uri:
         if not os.path.isfile(uri):
-            raise StorageError("no such file")
+            raise MediaError(NO_FILE)
         if uri.endswith(".tar"):
-            raise StorageError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
+            raise MediaError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
         yield Path(uri)
         return
     with tempfile.TemporaryDirectory(prefix="framemill-") as folder:
@@ -122,16 +129,20 @@ def _copy_remote(uri: str, target: Path) -> None:
         try:
             pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
         except FileNotFoundError as error:
-            raise StorageError("no such file") from error
+            raise MediaError(NO_FILE) from error
 
 
 def _copy_member(tar: str, name: str, target: Path) -> None:
+    if stat(tar) is None:
+        raise MediaError(NO_FILE)
     members = {member.name: member for member in tar_members(tar)[0]}
     if name not in members:
-        raise StorageError(f"cannot read {tar}#{name}: no such member")
+        raise MediaError(f"{NO_FILE} in {tar}")
     with open_range(tar) as stream, open(target, "wb") as out:
         stream.seek(members[name].offset)
         left = members[name].nbytes
         while left and (data := stream.read(min(left, COPY_BYTES))):
             out.write(data)
             left -= len(data)
+    if left:
+        raise MediaError(f"cut off inside {name}")
