@@ -15,7 +15,8 @@ import av
 
 from pipeline.errors import MediaError
 from pipeline.media import stills
-from pipeline.media.frames import Damage, Frame, MediaInfo, Scaler
+from pipeline.media.colour import Scaler
+from pipeline.media.frames import Damage, Frame, MediaInfo
 
 # Containers that carry their own pictures. Playlists (hls, concat, dash) can name other files and hosts.
 FORMATS = (

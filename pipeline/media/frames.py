@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation
+
+from pipeline.media.colour import Scaler
 
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
 
@@ -38,35 +40,6 @@ class Damage:
 
     dropped: int = 0  # packets or frames that could not be trusted
     size_change: str = ""  # the picture size changed: the frames from there on are left out
-
-
-class Scaler:
-    """Converts pictures of one stream. A scaling context costs more than to scale with it: they are kept."""
-
-    def __init__(self) -> None:
-        self._contexts: dict[tuple[int, int, str, int, bool], VideoReformatter] = {}
-
-    def convert(
-        self,
-        picture: av.VideoFrame,
-        width_px: int,
-        height_px: int,
-        layout: str,
-        interpolation: int,
-        *,
-        full_range: bool = False,
-    ) -> av.VideoFrame:
-        """The picture in this size and pixel format; YUV in full range or in its own."""
-        key = width_px, height_px, layout, interpolation, full_range
-        return self._contexts.setdefault(key, VideoReformatter()).reformat(
-            picture,
-            width_px,
-            height_px,
-            layout,
-            interpolation=interpolation,
-            dst_color_range=ColorRange.JPEG if full_range else None,
-            threads=1,
-        )
 
 
 @dataclass(frozen=True, slots=True)
