@@ -15,7 +15,7 @@ import av
 
 from pipeline.errors import MediaError
 from pipeline.media import stills
-from pipeline.media.colour import Scaler
+from pipeline.media.colour import HDR, Scaler, decoder_of
 from pipeline.media.frames import Damage, Frame, MediaInfo
 
 # Containers that carry their own pictures. Playlists (hls, concat, dash) can name other files and hosts.
@@ -24,7 +24,6 @@ FORMATS = (
     "ogg,mxf,nut,dv,rm,wtv,yuv4mpegpipe"
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-HDR = {16: "pq", 18: "hlg"}  # transfer characteristics (ITU-T H.273): SMPTE ST 2084, ARIB STD-B67
 USUAL_FPS = 25.0  # of a stream that states neither a rate nor times, as FFmpeg takes it to be
 CLOCK_S = 1e-3  # times no further apart are one: Matroska and FLV count in milliseconds
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
@@ -182,12 +181,12 @@ def _decoded(
     container: av.container.InputContainer, stream: av.VideoStream, damage: Damage
 ) -> Iterator[av.VideoFrame]:
     """Frames as the decoder gives them; after damage nothing until the next keyframe."""
-    waiting = False
+    waiting, pictures_of = False, decoder_of(stream)
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
-            pictures = packet.decode()
+            pictures = pictures_of(packet)
         except StopIteration:
             return
         except av.EOFError:

@@ -10,7 +10,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation
 
-from pipeline.media.colour import Scaler
+from pipeline.media.colour import HDR, Scaler, cut
 
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
 
@@ -31,7 +31,7 @@ class MediaInfo:
     stream_duration_s: float  # what the header says of the video stream; 0 when it does not
     container_duration_s: float  # and of the whole file, sound and late starts included; 0 when it does not
     has_audio: bool
-    transfer: str = "sdr"  # or pq, hlg: high dynamic range, whose pictures are not tone-mapped
+    transfer: str = "sdr"  # or pq, hlg: high dynamic range, shown tone-mapped
 
 
 @dataclass(slots=True, kw_only=True)
@@ -74,8 +74,11 @@ class Frame:
         range is full (else 16 to 235). Costs nothing for 8-bit planar video: it is the decoder's own memory.
         """
         layout = self.picture.format
-        if layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
-            full = self.picture.color_range == ColorRange.JPEG or layout.name.startswith(("yuvj", "gray"))
+        shown_as_coded = self.picture.color_trc not in HDR
+        if shown_as_coded and layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
+            full = self.picture.color_range == ColorRange.JPEG or (
+                layout.name.startswith(("yuvj", "gray")) and self.picture.color_range != ColorRange.MPEG
+            )
             return _plane(self.picture.planes[0]), full
         size = self.picture.width, self.picture.height
         grey = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
@@ -97,12 +100,12 @@ class Frame:
         """Upright uint8 RGB [H, W, 3] of a part of the picture: crop is x, y, w, h as fractions of it."""
         picture = self.picture
         if tuple(crop) != (0.0, 0.0, 1.0, 1.0):
-            pixels = self._upright(picture.to_ndarray(format="rgb24"))  # [H0, W0, 3]
+            whole = self.scaler.whole(picture)
+            pixels = self._upright(whole.to_ndarray())  # [H0, W0, 3]
             high, wide, _ = pixels.shape
             x, y = round(crop[0] * wide), round(crop[1] * high)
             w, h = max(1, round(crop[2] * wide)), max(1, round(crop[3] * high))
-            part = np.ascontiguousarray(pixels[y : y + h, x : x + w])  # [h, w, 3]
-            small = av.VideoFrame.from_ndarray(part, format="rgb24")
+            small = cut(pixels[y : y + h, x : x + w], whole)
             return self.scaler.convert(small, width_px, height_px, "rgb24", BICUBIC).to_ndarray()
         size = self._coded(width_px, height_px)
         return self._upright(self.scaler.convert(picture, *size, "rgb24", BICUBIC).to_ndarray())
