@@ -47,7 +47,7 @@ NAMED = {  # what is refused, by FFmpeg's names
 CODES = 1 << 16
 LIMITED_16 = 16 << 8, 235 << 8  # black and white of a limited range in 16 bits
 YCGCO_RGB = np.array([[1, -1, 1], [1, 1, 0], [1, -1, -1]])  # H.273, equations 53 to 56; columns Y, Cg, Co
-Packet = av.Packet[av.VideoStream]
+Decode = Callable[["av.Packet[av.VideoStream]"], list[av.VideoFrame]]
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders of these leave alpha out
 
 
@@ -73,7 +73,7 @@ def usual_matrix(width_px: int, height_px: int) -> int:
     return BT709 if height_px >= HD_HEIGHT_PX or width_px >= HD_WIDTH_PX else BT601
 
 
-def decoder_of(stream: av.VideoStream) -> Callable[[Packet], list[av.VideoFrame]]:
+def decoder_of(stream: av.VideoStream) -> Decode:
     """What decodes the packets of this stream: its own decoder, or of WebM with alpha one that shows
     it."""
     codec = stream.codec_context.codec.canonical_name
@@ -83,7 +83,7 @@ def decoder_of(stream: av.VideoStream) -> Callable[[Packet], list[av.VideoFrame]
     decoder = cast(av.VideoCodecContext, av.CodecContext.create(WITH_ALPHA[codec], "r"))
     decoder.extradata = stream.codec_context.extradata
 
-    def pictures_of(packet: Packet) -> list[av.VideoFrame]:
+    def pictures_of(packet: "av.Packet[av.VideoStream]") -> list[av.VideoFrame]:
         pictures = decoder.decode(packet)
         if codec == "vp8":
             for picture in pictures:
