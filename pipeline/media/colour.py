@@ -23,8 +23,8 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoRef
 
 from pipeline.errors import MediaError
 from pipeline.media import tones
+from pipeline.media.tones import HDR
 
-HDR = {16: "pq", 18: "hlg"}  # transfer characteristics (ITU-T H.273): SMPTE ST 2084, ARIB STD-B67
 HD_WIDTH_PX, HD_HEIGHT_PX = 1280, 720
 UNSPECIFIED, BT709, BT601 = 2, 1, 5  # matrix coefficients of H.273, as all numbers of matrices here
 NATIVE = {  # those that swscale converts

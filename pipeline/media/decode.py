@@ -15,8 +15,9 @@ import av
 
 from pipeline.errors import MediaError
 from pipeline.media import stills
-from pipeline.media.colour import HDR, Scaler, decoder_of
+from pipeline.media.colour import Scaler, decoder_of
 from pipeline.media.frames import Damage, Frame, MediaInfo
+from pipeline.media.tones import HDR
 
 # Containers that carry their own pictures. Playlists (hls, concat, dash) can name other files and hosts.
 FORMATS = (

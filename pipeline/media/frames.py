@@ -10,7 +10,8 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Interpolation
 
-from pipeline.media.colour import HDR, Scaler, cut
+from pipeline.media.colour import Scaler, cut
+from pipeline.media.tones import HDR
 
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
 

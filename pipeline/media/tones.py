@@ -17,6 +17,7 @@ from functools import cache
 
 import numpy as np
 
+HDR = {16: "pq", 18: "hlg"}  # transfer characteristics (ITU-T H.273): SMPTE ST 2084, ARIB STD-B67
 WHITE_NITS = 203.0  # cd/m² of reference white (ITU-R BT.2408-7)
 PEAK_NITS = 1000.0  # cd/m² of the display that HDR is taken to be made for
 PQ_NITS = 10_000.0  # cd/m² at the top of PQ

@@ -241,6 +241,7 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
         stream_duration_s=0.0,
         container_duration_s=0.0,
         has_audio=False,
+        transfer=stills.transfer(path),
     )
     source = _source_row("image", info, Timing(fps=0.0, is_vfr=False, frames=1, duration_s=0.0))
     picture = strips.strip_picture(pixels, config.strip_long_px)
