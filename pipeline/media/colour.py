@@ -251,7 +251,7 @@ def _meaning(
 
 
 def _unmixed(planes: np.ndarray, meaning: Meaning) -> np.ndarray:
-    """uint16 R'G'B' (L'M'S' of ICtCp) [H, W, 3] of full-range luma and chroma, uint16 [3, H, W]."""
+    """uint16 R'G'B' (L'M'S' of ICtCp) [H, W, 3] of full-range luma and chroma, uint16 [H, W, 3]."""
     if meaning.matrix == ICTCP:
         matrix = np.linalg.inv(tones.ICTCP[meaning.transfer])
     elif meaning.matrix == YCGCO:
@@ -264,7 +264,7 @@ def _unmixed(planes: np.ndarray, meaning: Meaning) -> np.ndarray:
             [[1, 0, to_red], [1, -blue * to_blue / green, -red * to_red / green], [1, to_blue, 0]]
         )
     zero = np.array([0, CODES // 2, CODES // 2], np.float32)
-    mixed = np.moveaxis(planes, 0, -1) - zero  # [H, W, 3]
+    mixed = planes - zero  # [H, W, 3]
     return np.rint(np.clip(mixed @ matrix.T.astype(np.float32), 0, CODES - 1)).astype(np.uint16)
 
 

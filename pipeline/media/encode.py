@@ -21,7 +21,7 @@ def write_video(
     path: str | Path, frames: Iterable[np.ndarray], fps: Fraction, crf: int = 16, preset: str = "veryfast"
 ) -> None:
     """Encode uint8 RGB frames [H, W, 3] (even sizes) to H.264 in MP4: atomic, and the same bytes every
-    time. Of high definition the matrix is BT.709, and stated; below it is BT.601, and what players take it for
+    time. Of high definition the matrix is BT.709, and stated; below it is BT.601, as which players take it
     without a tag."""
     is_hd = False
     with (
