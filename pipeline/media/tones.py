@@ -57,8 +57,9 @@ def to_standard(coded: np.ndarray, transfer: str, primaries: int, *, lms: bool =
     if transfer == "hlg":
         light = _hlg_display(light)
     if transfer != "sdr":
-        peak = np.minimum(light.max(axis=-1, keepdims=True), np.float32(PQ_NITS))
-        light = light * _gain_table()[_roots(peak / np.float32(PQ_NITS))]
+        peak = np.maximum(light.max(axis=-1, keepdims=True), np.float32(1e-6))  # [H, W, 1]
+        shown = _shown_table()[_roots(np.minimum(peak / np.float32(PEAK_NITS), 1))]
+        light = light / peak * shown  # of a grey just `shown`, so that brighter is never darker
     if (primaries if primaries in CHROMATICITIES else usual) != BT709:
         light = light @ _to_bt709(primaries if primaries in CHROMATICITIES else usual).T
     return _display_table()[_roots(np.clip(light, 0, 1))]
@@ -97,12 +98,9 @@ def _linear_table(transfer: str) -> np.ndarray:
 
 
 @cache
-def _gain_table() -> np.ndarray:
-    """By what light is multiplied so that its peak (square root of the share of PQ_NITS) is what the EETF
-    gives, over WHITE_NITS: float32 [ROOTS]."""
-    nits = PQ_NITS * (np.arange(ROOTS) / (ROOTS - 1)) ** 2
-    shown = np.where(nits > 0, _eetf_nits(np.minimum(nits, PEAK_NITS)), 1)
-    return (shown / np.where(nits > 0, nits, 1) / WHITE_NITS).astype(np.float32)
+def _shown_table() -> np.ndarray:
+    """What the EETF makes of a peak (square root of the share of PEAK_NITS), of WHITE_NITS: float32 [ROOTS]."""
+    return (_eetf_nits(PEAK_NITS * (np.arange(ROOTS) / (ROOTS - 1)) ** 2) / WHITE_NITS).astype(np.float32)
 
 
 @cache
