@@ -166,6 +166,7 @@ def _animation_info(path: str | Path) -> MediaInfo:
         stream_duration_s=0.0,
         container_duration_s=0.0,
         has_audio=False,
+        transfer=stills.transfer(path),
     )
 
 

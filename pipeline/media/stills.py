@@ -37,8 +37,7 @@ MAGIC = {  # how files of a format begin
     "TIFF": rb"II[*+]\x00|MM\x00[*+]",  # + is BigTIFF
 }
 ANY_SIZE = 1 << 62  # pixels, where only the header is read
-PILLOW_BRANDS = (b"avif", b"avis", b"mif1", b"msf1")  # major ones that it opens
-AVIF_BRANDS = (b"avif", b"avis")
+AVIF_BRANDS = (b"avif", b"avis")  # of a still, of a sequence
 REFUSED = {"F": "floating-point numbers", "I": "whole numbers of 32 bits", "LAB": "CIELAB colours"}
 DECODED_BY_MEDIA = ("GIF", "PNG")  # when they move
 LEAST_DURATION_S, USUAL_DURATION_S = 0.011, 0.1  # a shorter frame is shown for the usual time, as browsers do
@@ -183,10 +182,11 @@ def _readable(path: str | Path) -> str | Path | BinaryIO:
         return path
     if picture.format != "AVIF":
         raise MediaError(str(picture), expected=f"one of {', '.join(MAGIC)}", fix="convert it")
-    if picture.brands[0] in PILLOW_BRANDS and set(picture.brands) & set(AVIF_BRANDS):
+    brand = AVIF_BRANDS[picture.is_sequence]
+    if picture.brands[0] == brand:
         return path
     data = Path(path).read_bytes()
-    return io.BytesIO(data[:8] + AVIF_BRANDS[picture.is_sequence] + data[12:])
+    return io.BytesIO(data[:8] + brand + data[12:])
 
 
 def _standard(pixels: np.ndarray, path: str | Path) -> np.ndarray:

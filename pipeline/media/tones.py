@@ -99,7 +99,8 @@ def _linear_table(transfer: str) -> np.ndarray:
 
 @cache
 def _shown_table() -> np.ndarray:
-    """What the EETF makes of a peak (square root of the share of PEAK_NITS), of WHITE_NITS: float32 [ROOTS]."""
+    """What the EETF makes of each peak (over the square root of its share of PEAK_NITS), as a share of
+    WHITE_NITS: float32 [ROOTS]."""
     return (_eetf_nits(PEAK_NITS * (np.arange(ROOTS) / (ROOTS - 1)) ** 2) / WHITE_NITS).astype(np.float32)
 
 
