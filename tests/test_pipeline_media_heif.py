@@ -152,7 +152,7 @@ def bmp(
     rows = {
         24: bgr,
         32: np.dstack([bgr, np.full((48, 64), alpha or 0, np.uint8)]),
-        16: (red >> 3 << 11 | green >> 2 << 5 if coding == 3 else red >> 3 << 10 | green >> 3 << 5) | blue >> 3,
+        16: blue >> 3 | (green >> 2 << 5 | red >> 3 << 11 if coding == 3 else green >> 3 << 5 | red >> 3 << 10),
         8: INDICES,
         4: INDICES[:, ::2] << 4 | INDICES[:, 1::2],
     }[bits]  # fmt: skip
