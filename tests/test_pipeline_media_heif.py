@@ -148,11 +148,11 @@ def bmp(
     """A BMP of the quarters with this second header; `coding` 1 and 2 run-length, 3 with masks."""
     bgr = QUARTERS[..., ::-1]
     masks = BGRA if bits == 32 else (0xF800, 0x7E0, 0x1F, 0)
-    red, green, blue = (QUARTERS[..., i].astype("<u2") for i in range(3))
+    red, green, blue = (QUARTERS[..., i].astype("<u2") >> 3 for i in range(3))
     rows = {
         24: bgr,
         32: np.dstack([bgr, np.full((48, 64), alpha or 0, np.uint8)]),
-        16: blue >> 3 | (green >> 2 << 5 | red >> 3 << 11 if coding == 3 else green >> 3 << 5 | red >> 3 << 10),
+        16: blue | (green << 6 | (green & 16) << 1 | red << 11 if coding == 3 else green << 5 | red << 10),
         8: INDICES,
         4: INDICES[:, ::2] << 4 | INDICES[:, 1::2],
     }[bits]  # fmt: skip
