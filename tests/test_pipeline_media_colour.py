@@ -171,3 +171,15 @@ def test_a_written_video_keeps_its_colours(tmp_path: Path, size: tuple[int, int]
     assert np.abs(shown(frame.picture) - COLOURS).max() <= TOLERANCE + 2
     assert probe(tmp_path / "a.mp4").transfer == "sdr"
     assert frame.picture.colorspace == (1 if size[0] >= 1280 else 2)
+
+
+def test_dolby_vision_without_a_base_layer_is_named(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.mp4"), "w") as target:
+        stream = target.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
+        stream.codec_context.codec_tag = "dvh1"
+        picture = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 120, np.uint8), format="rgb24")
+        target.mux(stream.encode(picture))
+        target.mux(stream.encode(None))
+    with pytest.raises(MediaError, match="Dolby Vision"):
+        next(decode(tmp_path / "a.mp4", Damage(), max_pixels=LIMIT))

@@ -47,6 +47,7 @@ NAMED = {  # what is refused, by FFmpeg's names
 CODES = 1 << 16
 LIMITED_16 = 16 << 8, 235 << 8  # black and white of a limited range in 16 bits
 YCGCO_RGB = np.array([[1, -1, 1], [1, 1, 0], [1, -1, -1]])  # H.273, equations 53 to 56; columns Y, Cg, Co
+DOLBY_VISION = ("dvh1", "dvhe", "dav1")  # no decoder but theirs has to show it right; untagged is profile 5
 Decode = Callable[["av.Packet[av.VideoStream]"], list[av.VideoFrame]]
 WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders of these leave alpha out
 
@@ -74,8 +75,12 @@ def usual_matrix(width_px: int, height_px: int) -> int:
 
 
 def decoder_of(stream: av.VideoStream) -> Decode:
-    """What decodes the packets of this stream: its own decoder, or of WebM with alpha one that shows
-    it."""
+    """What decodes the packets of this stream: its own decoder, or of WebM with alpha one that shows it.
+    MediaError where the colours mean nothing without what no decoder here applies."""
+    if stream.codec_tag in DOLBY_VISION and stream.codec_context.colorspace == UNSPECIFIED:
+        raise MediaError(
+            "Dolby Vision of profile 5, whose colours are ipt-c2", expected="a base layer in BT.2020"
+        )
     codec = stream.codec_context.codec.canonical_name
     has_alpha = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
     if codec not in WITH_ALPHA or not has_alpha:
