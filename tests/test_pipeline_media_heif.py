@@ -85,6 +85,8 @@ def test_damaged_boxes_are_no_traceback(tmp_path: Path) -> None:
         noisy[cut : cut + 4] = rng.bytes(4)
         (tmp_path / "noisy").write_bytes(noisy)
         stills.is_still(tmp_path / "noisy")
+    (tmp_path / "huge").write_bytes(box(b"ftyp", b"heic") + struct.pack(">I4sQ", 1, b"free", (1 << 64) - 1))
+    assert read_heif(tmp_path / "huge") is None
     circle = heif(b"grid", 2, b"heic")  # a grid of grids
     (tmp_path / "circle").write_bytes(circle)
     assert read_heif(tmp_path / "circle")
@@ -225,3 +227,16 @@ def test_numbers_of_32_bits_and_cielab_have_a_reason(tmp_path: Path) -> None:
     Image.new("LAB", (8, 8)).save(tmp_path / "b.tiff")
     with pytest.raises(MediaError, match="CIELAB"):
         stills.read_still(tmp_path / "b.tiff", LIMIT)
+
+
+def test_the_transparent_grey_of_a_16_bit_png_is_white(tmp_path: Path) -> None:
+    grey = np.full((8, 8), 1000, np.uint16)
+    grey[:, 4:] = 40_000
+    Image.fromarray(grey).save(tmp_path / "a.png", transparency=1000)
+    assert stills.read_still(tmp_path / "a.png", LIMIT)[0][4, :, 0].tolist() == [255] * 4 + [156] * 4
+
+
+def test_the_first_page_of_a_tiff_counts(tmp_path: Path) -> None:
+    other = Image.new("RGB", (32, 32), "white")
+    Image.fromarray(QUARTERS).save(tmp_path / "a.tif", save_all=True, append_images=[other, other])
+    assert_quarters(tmp_path / "a.tif")

@@ -209,7 +209,11 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode in REFUSED:
         raise MediaError(f"a picture of {REFUSED[image.mode]}", expected="RGB of 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16 bits a pixel
-        return Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+        grey = np.asarray(image)  # uint16 [H, W]
+        shown = (grey >> 8).astype(np.uint8)
+        if (clear := image.info.get("transparency")) is not None:  # the one grey that is
+            shown[grey == clear] = 255
+        return Image.fromarray(shown).convert("RGB")
     if image.has_transparency_data:
         is_bmp, image = image.format == "BMP", image.convert("RGBA")
         if is_bmp and not np.asarray(image)[..., 3].any():  # alpha that was never filled in
