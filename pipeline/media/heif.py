@@ -39,7 +39,7 @@ def read_heif(path: str | Path) -> Heif | None:
     try:
         with open(path, "rb") as stream:
             return _read(stream)
-    except (OSError, struct.error, IndexError, OverflowError):  # a size beyond any file
+    except (OSError, struct.error, IndexError, OverflowError, ValueError):  # the last: sizes beyond any file
         return None
 
 
