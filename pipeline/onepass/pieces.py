@@ -74,8 +74,8 @@ def watch_piece(path: Path, config: AnalyzeConfig, piece: int, pieces: int) -> b
     if not ends:
         frames = _until(frames, end_s)
     record = watch(frames, info, config, opens=opens, ends=ends)
-    if record is None or damage.dropped or damage.size_change:
-        raise MediaError("this piece is damaged or empty")
+    if record is None or damage != Damage():
+        raise MediaError("this piece is damaged or empty, or the clock jumps in it")
     count = len(record.times_s)
     first = int(np.searchsorted(record.times_s, start_s))
     last = count if ends else int(np.searchsorted(record.times_s, end_s))
