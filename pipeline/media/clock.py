@@ -28,8 +28,9 @@ class Clock:
     may_jump: bool  # the container's clock may be discontinuous
     jumps: int = 0  # so far
     _offset_s: float = 0.0  # of the stream's clock at our 0
-    _own_s: float | None = None  # what the picture before carried
-    _time_s: float | None = None  # when it is on screen
+    _own_s: float | None = None  # what the last picture that carried a time carried
+    _untimed: int = 0  # pictures since then
+    _time_s: float | None = None  # when the picture before is on screen
     _usual_s: float = 0.0  # the step before, by the stream's own clock
 
     def time_s(self, own_s: float | None) -> float:
@@ -41,6 +42,7 @@ class Clock:
         follows_s = self._time_s + self.step_s
         if own_s is None:
             self._time_s = follows_s
+            self._untimed += 1
             return follows_s
         if self._own_s is not None:
             gap_s = own_s - self._own_s
@@ -48,8 +50,9 @@ class Clock:
                 follows_s = self._time_s + (self._usual_s or self.step_s)
                 self.jumps += 1
                 self._offset_s = own_s - follows_s
-            elif gap_s > 0:
+            elif gap_s > 0 and not self._untimed:
                 self._usual_s = gap_s
+        self._untimed = 0
         self._own_s = own_s
         time_s = own_s - self._offset_s
         self._time_s = time_s if time_s > self._time_s else follows_s
@@ -57,4 +60,4 @@ class Clock:
 
     def _jumps(self, gap_s: float) -> bool:
         longest_s = max(GAP_S if self.may_jump else HOLD_S, GAP_STEPS * max(self.step_s, self._usual_s))
-        return gap_s < -BACK_S or gap_s > longest_s
+        return gap_s < -BACK_S or gap_s - self._untimed * self.step_s > longest_s

@@ -15,10 +15,10 @@ when a gradual refresh has come round; of every other codec nothing before the f
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
 from av.format import Flags
-from av.sidedata.sidedata import Type
 
 from pipeline.errors import MediaError
 from pipeline.media import stills
@@ -35,7 +35,9 @@ FORMATS = (
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 HDR = {16: "pq", 18: "hlg"}  # transfer characteristics (ITU-T H.273): SMPTE ST 2084, ARIB STD-B67
 USUAL_FPS = 25.0  # of a stream that states neither a rate nor times, as FFmpeg takes it to be
-WITHHOLDS = ("h264",)  # decoders that give no picture before it is whole, and whole ones that are no keyframes
+WITHHOLDS = (
+    "h264",
+)  # decoders that give no picture before it is whole, and whole ones that are no keyframes
 CLOCK_S = 1e-3  # times no further apart are one: Matroska and FLV count in milliseconds
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
 
@@ -73,21 +75,21 @@ def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 
 
 def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator[Frame]:
     """Frames from a keyframe at or before `time_s` on, with the times that `decode` gives them; MediaError
-    where there is no such keyframe, at damage, and when times do not rise or jump. In a container whose clock
-    may be discontinuous every packet up to there is looked at first (but not decoded). In others a jump ahead
-    of `time_s` is not noticed, and some streams give garbage after a seek without any error: compare with
-    what is known."""
+    where there is no such keyframe, at damage, when times jump or do not rise, and in every container whose
+    clock may be discontinuous: there a place has no time but by what precedes it. In others a jump ahead of
+    `time_s` is not noticed, and some streams give garbage after a seek without any error: compare with what
+    is known."""
     with open_container(path) as container:
         stream = video_stream(container, path)
         if stream.codec_context.width * stream.codec_context.height > max_pixels or stream.time_base is None:
             raise MediaError("cannot seek")
+        if _may_jump(container):
+            raise MediaError("cannot seek: the clock may jump")
         _set_threads(stream, THREADS)
         first = next(_decoded(container, stream, Damage()), None)
         if first is None or (origin_s := _seconds(first)) is None:
             raise MediaError("cannot seek: no times")
         try:
-            if _may_jump(container):
-                _check_clock(container, stream, origin_s + time_s)
             container.seek(int((origin_s + time_s) / stream.time_base), stream=stream)
         except av.FFmpegError as error:
             raise MediaError(f"cannot seek: {error.strerror}") from error
@@ -167,6 +169,7 @@ def _info(
         stream_duration_s=float(declared),
         container_duration_s=float(whole_s),
         has_audio=bool(container.streams.audio),
+        clock_may_jump=_may_jump(container),
         transfer=HDR.get(stream.codec_context.color_trc, "sdr"),
     )
 
@@ -193,15 +196,15 @@ def _set_threads(stream: av.VideoStream, threads: int) -> None:
 
 def _orientation(picture: av.VideoFrame, before: Orientation) -> Orientation:
     """What the picture carries; of one that carries nothing that of the picture before."""
-    matrix = picture.side_data.get(Type.DISPLAYMATRIX)
+    matrix: Any = picture.side_data.get("DISPLAYMATRIX")
     return before if matrix is None else of_matrix(bytes(matrix))
 
 
 def _decoded(
     container: av.container.InputContainer, stream: av.VideoStream, damage: Damage
 ) -> Iterator[av.VideoFrame]:
-    """Frames as the decoder gives them; after damage nothing until the next keyframe, and at the start nothing
-    that precedes it."""
+    """Frames as the decoder gives them; after damage, and at a start inside a group of pictures, nothing until
+    the next keyframe."""
     waiting, whole = False, None  # whole: pictures come as they should; None: no packet yet
     packets = container.demux(stream)
     while True:
@@ -256,21 +259,7 @@ def _clock(container: av.container.InputContainer, stream: av.VideoStream) -> Cl
 
 
 def _may_jump(container: av.container.InputContainer) -> bool:
-    return bool(container.format.flags & Flags.ts_discont.value)
-
-
-def _check_clock(container: av.container.InputContainer, stream: av.VideoStream, until_s: float) -> None:
-    """MediaError where the clock jumps before a time of its own (packets come in order of decoding)."""
-    container.seek(0, stream=stream)
-    clock = _clock(container, stream)
-    for packet in container.demux(stream):
-        if packet.dts is not None and packet.time_base is not None:
-            own_s = float(packet.dts * packet.time_base)
-            clock.time_s(own_s)
-            if clock.jumps:
-                raise MediaError("the clock jumps")
-            if own_s > until_s:
-                return
+    return bool(container.format.flags & int(Flags["ts_discont"].value))
 
 
 def _seconds(picture: av.VideoFrame) -> float | None:

@@ -31,6 +31,7 @@ class MediaInfo:
     stream_duration_s: float  # what the header says of the video stream; 0 when it does not
     container_duration_s: float  # and of the whole file, sound and late starts included; 0 when it does not
     has_audio: bool
+    clock_may_jump: bool = False  # no place can be sought by its time (pipeline/media/clock.py)
     transfer: str = "sdr"  # or pq, hlg: high dynamic range, whose pictures are not tone-mapped
 
 
