@@ -11,6 +11,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation
 
 from pipeline.media.colour import Scaler, cut
+from pipeline.media.orientation import Orientation
 from pipeline.media.tones import HDR
 
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
@@ -27,11 +28,12 @@ class MediaInfo:
     codec: str
     width: int
     height: int
-    rotation: int  # degrees counter-clockwise, already applied to width and height
+    rotation: int  # degrees counter-clockwise, after a mirror if there is one; already in width and height
     fps: float  # 0 when the header has no rate
     stream_duration_s: float  # what the header says of the video stream; 0 when it does not
     container_duration_s: float  # and of the whole file, sound and late starts included; 0 when it does not
     has_audio: bool
+    clock_may_jump: bool = False  # no place can be sought by its time (pipeline/media/clock.py)
     transfer: str = "sdr"  # or pq, hlg: high dynamic range, shown tone-mapped
 
 
@@ -40,6 +42,8 @@ class Damage:
     """What a decode had to leave out; complete when the decode has ended."""
 
     dropped: int = 0  # packets or frames that could not be trusted
+    begins_inside: bool = False  # the stream begins inside a group of pictures, whose rest is left out
+    clock_jumps: int = 0  # the clock jumped so many times, which is no time on screen
     size_change: str = ""  # the picture size changed: the frames from there on are left out
 
 
@@ -49,8 +53,8 @@ class Frame:
 
     index: int
     time_s: float
-    rotation: int
-    picture: av.VideoFrame
+    orientation: Orientation
+    picture: av.VideoFrame  # as coded; of an interlaced one a field (pipeline/media/fields.py)
     scaler: Scaler
     after_gap: bool = False  # frames between the one before and this one were left out
 
@@ -87,8 +91,7 @@ class Frame:
 
     def upright_profile(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What belongs to the rows and columns of the coded picture, for those of the upright one."""
-        turned = {90: (columns[::-1], rows), 180: (rows[::-1], columns[::-1]), 270: (columns, rows[::-1])}
-        return turned.get(self.rotation, (rows, columns))
+        return self.orientation.profile(rows, columns)
 
     def small_rgb(self, width_px: int, height_px: int) -> np.ndarray:
         """Upright uint8 RGB [H, W, 3], scaled down by area averages: half the cost of `rgb`."""
@@ -112,10 +115,10 @@ class Frame:
         return self._upright(self.scaler.convert(picture, *size, "rgb24", BICUBIC).to_ndarray())
 
     def _coded(self, width_px: int, height_px: int) -> tuple[int, int]:
-        return (height_px, width_px) if self.rotation % 180 else (width_px, height_px)
+        return self.orientation.size(width_px, height_px)
 
     def _upright(self, pixels: np.ndarray) -> np.ndarray:
-        return np.rot90(pixels, self.rotation // 90) if self.rotation else pixels
+        return self.orientation.upright(pixels)
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:
