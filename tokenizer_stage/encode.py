@@ -42,7 +42,7 @@ from tokenizer_stage.sharding import (
 )
 from tokenizer_stage.vae.spans import read_frames, span_of
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 RECORD_COLUMNS = (
     "clip_id",
     "source_id",

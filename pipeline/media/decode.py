@@ -6,16 +6,28 @@ Times are seconds after the first frame. Never: a network protocol, a playlist, 
 as a good one, or a process that has imported torch (PyAV's frame threads and torch can hang at exit):
 everything outside the decoding child goes through `pipeline.sandbox.sandbox`. Stills are read by
 `pipeline.media.stills`.
+
+A stream that begins inside a group of pictures (a broadcast, cut anywhere) begins at the first picture that
+can be decoded right, and says so (`Damage.begins_inside`). Leading pictures of an open group at its start are
+left out by design, without a word: their references are no part of the file. H.264's decoder knows by itself
+when a gradual refresh has come round; of every other codec nothing before the first keyframe is believed.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import av
+from av.format import Flags
 
 from pipeline.errors import MediaError
 from pipeline.media import stills
-from pipeline.media.frames import Damage, Frame, MediaInfo, Scaler
+from pipeline.media.clock import Clock
+from pipeline.media.colour import Scaler, decoder_of
+from pipeline.media.fields import shown_picture
+from pipeline.media.frames import Damage, Frame, MediaInfo
+from pipeline.media.orientation import AS_CODED, Orientation, of_matrix
+from pipeline.media.tones import HDR
 
 # Containers that carry their own pictures. Playlists (hls, concat, dash) can name other files and hosts.
 FORMATS = (
@@ -23,23 +35,22 @@ FORMATS = (
     "ogg,mxf,nut,dv,rm,wtv,yuv4mpegpipe"
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-HDR = {16: "pq", 18: "hlg"}  # transfer characteristics (ITU-T H.273): SMPTE ST 2084, ARIB STD-B67
 USUAL_FPS = 25.0  # of a stream that states neither a rate nor times, as FFmpeg takes it to be
+WITHHOLDS = (
+    "h264",
+)  # decoders that give no picture before it is whole, and whole ones that are no keyframes
 CLOCK_S = 1e-3  # times no further apart are one: Matroska and FLV count in milliseconds
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
 
 
 def probe(path: str | Path) -> MediaInfo:
-    """What the header says, with the rotation that the first frame carries."""
+    """What the header says, with the orientation that the first frame carries."""
     if stills.is_animation(path):
         return _animation_info(path)
     with open_container(path) as container:
         stream = video_stream(container, path)
-        rotation = 0
-        for frame in _decoded(container, stream, Damage()):
-            rotation = _quarter(frame.rotation)
-            break
-        return _info(container, stream, rotation)
+        first = next(_decoded(container, stream, Damage()), None)
+        return _info(container, stream, _orientation(first, AS_CODED) if first else AS_CODED)
 
 
 def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = THREADS) -> Iterator[Frame]:
@@ -52,7 +63,7 @@ def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 
     if stills.is_animation(path):
         scaler = Scaler()
         for index, (time_s, pixels) in enumerate(stills.frames(path, max_pixels)):
-            yield Frame(index, time_s, 0, av.VideoFrame.from_ndarray(pixels, format="rgb24"), scaler)
+            yield Frame(index, time_s, AS_CODED, av.VideoFrame.from_ndarray(pixels, format="rgb24"), scaler)
         return
     with open_container(path) as container:
         stream = video_stream(container, path)
@@ -65,12 +76,16 @@ def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 
 
 def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator[Frame]:
     """Frames from a keyframe at or before `time_s` on, with the times that `decode` gives them; MediaError
-    where there is no such keyframe, at damage, and when times do not rise. Some streams give garbage after a
-    seek without any error: compare with what is known."""
+    where there is no such keyframe, at damage, when times jump or do not rise, and in every container whose
+    clock may be discontinuous: there a place has no time but by what precedes it. In others a jump ahead of
+    `time_s` is not noticed, and some streams give garbage after a seek without any error: compare with what
+    is known."""
     with open_container(path) as container:
         stream = video_stream(container, path)
         if stream.codec_context.width * stream.codec_context.height > max_pixels or stream.time_base is None:
             raise MediaError("cannot seek")
+        if _may_jump(container):
+            raise MediaError("cannot seek: the clock may jump")
         _set_threads(stream, THREADS)
         first = next(_decoded(container, stream, Damage()), None)
         if first is None or (origin_s := _seconds(first)) is None:
@@ -79,7 +94,8 @@ def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator
             container.seek(int((origin_s + time_s) / stream.time_base), stream=stream)
         except av.FFmpegError as error:
             raise MediaError(f"cannot seek: {error.strerror}") from error
-        damage, scaler, last_s = Damage(), Scaler(), -1.0
+        damage, scaler, last_s, orientation = Damage(), Scaler(), -1.0, _orientation(first, AS_CODED)
+        clock = _clock(container, stream)
         for index, picture in enumerate(_decoded(container, stream, damage)):
             own_s = _seconds(picture)
             if (
@@ -91,8 +107,11 @@ def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator
             now_s = own_s - origin_s
             if now_s <= last_s or (index == 0 and not (picture.key_frame and now_s <= time_s + CLOCK_S)):
                 raise MediaError("no keyframe to decode from")
-            last_s = now_s
-            yield Frame(index, now_s, _quarter(picture.rotation), picture, scaler)
+            clock.time_s(own_s)
+            if clock.jumps:
+                raise MediaError("the clock jumps")
+            last_s, orientation = now_s, _orientation(picture, orientation)
+            yield Frame(index, now_s, orientation, shown_picture(picture), scaler)
         if damage.dropped:
             raise MediaError("damaged after a seek")
 
@@ -132,23 +151,26 @@ def video_stream(container: av.container.InputContainer, path: str | Path) -> av
     raise MediaError("no video stream")
 
 
-def _info(container: av.container.InputContainer, stream: av.VideoStream, rotation: int) -> MediaInfo:
+def _info(
+    container: av.container.InputContainer, stream: av.VideoStream, orientation: Orientation
+) -> MediaInfo:
     aspect = float(stream.sample_aspect_ratio or 1)
     if not 0.1 < aspect < 10:  # a damaged header
         aspect = 1.0
-    width, height = round(stream.codec_context.width * aspect), stream.codec_context.height
+    width, height = orientation.size(round(stream.codec_context.width * aspect), stream.codec_context.height)
     declared = stream.duration * stream.time_base if stream.duration and stream.time_base else 0
     whole_s = container.duration / av.time_base if container.duration else 0.0
     return MediaInfo(
         container=container.format.name,
         codec=stream.codec_context.codec.canonical_name,
-        width=height if rotation % 180 else width,
-        height=width if rotation % 180 else height,
-        rotation=rotation % 360,
+        width=width,
+        height=height,
+        rotation=orientation.degrees,
         fps=float(stream.average_rate or stream.guessed_rate or 0),
         stream_duration_s=float(declared),
         container_duration_s=float(whole_s),
         has_audio=bool(container.streams.audio),
+        clock_may_jump=_may_jump(container),
         transfer=HDR.get(stream.codec_context.color_trc, "sdr"),
     )
 
@@ -165,6 +187,7 @@ def _animation_info(path: str | Path) -> MediaInfo:
         stream_duration_s=0.0,
         container_duration_s=0.0,
         has_audio=False,
+        transfer=stills.transfer(path),
     )
 
 
@@ -173,59 +196,73 @@ def _set_threads(stream: av.VideoStream, threads: int) -> None:
     stream.codec_context.thread_count = threads
 
 
-def _quarter(degrees: int) -> int:
-    return round(degrees / 90) % 4 * 90
+def _orientation(picture: av.VideoFrame, before: Orientation) -> Orientation:
+    """What the picture carries; of one that carries nothing that of the picture before."""
+    matrix: Any = picture.side_data.get("DISPLAYMATRIX")
+    return before if matrix is None else of_matrix(bytes(matrix))
 
 
 def _decoded(
     container: av.container.InputContainer, stream: av.VideoStream, damage: Damage
 ) -> Iterator[av.VideoFrame]:
-    """Frames as the decoder gives them; after damage nothing until the next keyframe."""
-    waiting = False
+    """Frames as the decoder gives them; after damage, and at a start inside a group of pictures, nothing
+    until the next keyframe."""
+    waiting, whole = False, None  # whole: pictures come as they should; None: no packet yet
+    pictures_of = decoder_of(stream)
     packets = container.demux(stream)
     while True:
         try:
             packet = next(packets)
-            pictures = packet.decode()
+            if whole is None:
+                whole = packet.is_keyframe
+                damage.begins_inside = not whole
+                waiting = not whole and stream.codec_context.name not in WITHHOLDS
+            pictures = pictures_of(packet)
         except StopIteration:
             return
         except av.EOFError:
             return
         except av.InvalidDataError:
-            damage.dropped += 1
+            damage.dropped += bool(whole)
             waiting = True
             continue
         except av.FFmpegError as error:
             raise MediaError(f"cannot decode: {error.strerror}") from error
         for picture in pictures:
             if picture.is_corrupt or (waiting and not picture.key_frame):
-                damage.dropped += 1
+                damage.dropped += bool(whole)
                 waiting = True
                 continue
-            waiting = False
+            waiting, whole = False, True
             yield picture
 
 
 def _timed(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[Frame]:
-    step_s = 1 / float(stream.average_rate or stream.guessed_rate or USUAL_FPS)
-    origin_s, last_s, size, dropped, scaler = 0.0, -step_s, None, 0, Scaler()
+    clock, size, dropped, scaler = _clock(container, stream), None, 0, Scaler()
+    orientation = AS_CODED
     for index, picture in enumerate(_decoded(container, stream, damage)):
+        coded = picture.width, picture.height
+        before, orientation = orientation, _orientation(picture, orientation)
         if size is None:
-            size = (picture.width, picture.height)
-            origin_s = _seconds(picture) or 0.0
-        if (picture.width, picture.height) != size:
-            damage.size_change = (
-                f"picture size changes from {size[0]}x{size[1]} to {picture.width}x{picture.height}"
-            )
+            size, before = coded, orientation
+        was, now = before.size(*size), orientation.size(*coded)
+        if was != now or coded != size:
+            damage.size_change = f"picture size changes from {was[0]}x{was[1]} to {now[0]}x{now[1]}"
             return
-        own_s = _seconds(picture)
-        time_s = last_s + step_s if own_s is None else own_s - origin_s
-        if index and time_s <= last_s:  # timestamps that stand still or start again
-            time_s = last_s + step_s
-        last_s = time_s if index else 0.0
+        time_s = clock.time_s(_seconds(picture))
+        damage.clock_jumps = clock.jumps
         after_gap = damage.dropped > dropped and index > 0
         dropped = damage.dropped
-        yield Frame(index, last_s, _quarter(picture.rotation), picture, scaler, after_gap)
+        yield Frame(index, time_s, orientation, shown_picture(picture), scaler, after_gap)
+
+
+def _clock(container: av.container.InputContainer, stream: av.VideoStream) -> Clock:
+    step_s = 1 / float(stream.average_rate or stream.guessed_rate or USUAL_FPS)
+    return Clock(step_s=step_s, may_jump=_may_jump(container))
+
+
+def _may_jump(container: av.container.InputContainer) -> bool:
+    return bool(container.format.flags & int(Flags["ts_discont"].value))
 
 
 def _seconds(picture: av.VideoFrame) -> float | None:

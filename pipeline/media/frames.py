@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation
+
+from pipeline.media.colour import Scaler, cut
+from pipeline.media.orientation import Orientation
+from pipeline.media.tones import HDR
 
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
 
@@ -24,12 +28,13 @@ class MediaInfo:
     codec: str
     width: int
     height: int
-    rotation: int  # degrees counter-clockwise, already applied to width and height
+    rotation: int  # degrees counter-clockwise, after a mirror if there is one; already in width and height
     fps: float  # 0 when the header has no rate
     stream_duration_s: float  # what the header says of the video stream; 0 when it does not
     container_duration_s: float  # and of the whole file, sound and late starts included; 0 when it does not
     has_audio: bool
-    transfer: str = "sdr"  # or pq, hlg: high dynamic range, whose pictures are not tone-mapped
+    clock_may_jump: bool = False  # no place can be sought by its time (pipeline/media/clock.py)
+    transfer: str = "sdr"  # or pq, hlg: high dynamic range, shown tone-mapped
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,36 +42,9 @@ class Damage:
     """What a decode had to leave out; complete when the decode has ended."""
 
     dropped: int = 0  # packets or frames that could not be trusted
+    begins_inside: bool = False  # the stream begins inside a group of pictures, whose rest is left out
+    clock_jumps: int = 0  # the clock jumped so many times, which is no time on screen
     size_change: str = ""  # the picture size changed: the frames from there on are left out
-
-
-class Scaler:
-    """Converts pictures of one stream. A scaling context costs more than to scale with it: they are kept."""
-
-    def __init__(self) -> None:
-        self._contexts: dict[tuple[int, int, str, int, bool], VideoReformatter] = {}
-
-    def convert(
-        self,
-        picture: av.VideoFrame,
-        width_px: int,
-        height_px: int,
-        layout: str,
-        interpolation: int,
-        *,
-        full_range: bool = False,
-    ) -> av.VideoFrame:
-        """The picture in this size and pixel format; YUV in full range or in its own."""
-        key = width_px, height_px, layout, interpolation, full_range
-        return self._contexts.setdefault(key, VideoReformatter()).reformat(
-            picture,
-            width_px,
-            height_px,
-            layout,
-            interpolation=interpolation,
-            dst_color_range=ColorRange.JPEG if full_range else None,
-            threads=1,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +53,8 @@ class Frame:
 
     index: int
     time_s: float
-    rotation: int
-    picture: av.VideoFrame
+    orientation: Orientation
+    picture: av.VideoFrame  # as coded; of an interlaced one a field (pipeline/media/fields.py)
     scaler: Scaler
     after_gap: bool = False  # frames between the one before and this one were left out
 
@@ -101,8 +79,11 @@ class Frame:
         range is full (else 16 to 235). Costs nothing for 8-bit planar video: it is the decoder's own memory.
         """
         layout = self.picture.format
-        if layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
-            full = self.picture.color_range == ColorRange.JPEG or layout.name.startswith(("yuvj", "gray"))
+        shown_as_coded = self.picture.color_trc not in HDR
+        if shown_as_coded and layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
+            full = self.picture.color_range == ColorRange.JPEG or (
+                layout.name.startswith(("yuvj", "gray")) and self.picture.color_range != ColorRange.MPEG
+            )
             return _plane(self.picture.planes[0]), full
         size = self.picture.width, self.picture.height
         grey = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
@@ -110,8 +91,7 @@ class Frame:
 
     def upright_profile(self, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What belongs to the rows and columns of the coded picture, for those of the upright one."""
-        turned = {90: (columns[::-1], rows), 180: (rows[::-1], columns[::-1]), 270: (columns, rows[::-1])}
-        return turned.get(self.rotation, (rows, columns))
+        return self.orientation.profile(rows, columns)
 
     def small_rgb(self, width_px: int, height_px: int) -> np.ndarray:
         """Upright uint8 RGB [H, W, 3], scaled down by area averages: half the cost of `rgb`."""
@@ -124,21 +104,21 @@ class Frame:
         """Upright uint8 RGB [H, W, 3] of a part of the picture: crop is x, y, w, h as fractions of it."""
         picture = self.picture
         if tuple(crop) != (0.0, 0.0, 1.0, 1.0):
-            pixels = self._upright(picture.to_ndarray(format="rgb24"))  # [H0, W0, 3]
+            whole = self.scaler.whole(picture)
+            pixels = self._upright(whole.to_ndarray())  # [H0, W0, 3]
             high, wide, _ = pixels.shape
             x, y = round(crop[0] * wide), round(crop[1] * high)
             w, h = max(1, round(crop[2] * wide)), max(1, round(crop[3] * high))
-            part = np.ascontiguousarray(pixels[y : y + h, x : x + w])  # [h, w, 3]
-            small = av.VideoFrame.from_ndarray(part, format="rgb24")
+            small = cut(pixels[y : y + h, x : x + w], whole)
             return self.scaler.convert(small, width_px, height_px, "rgb24", BICUBIC).to_ndarray()
         size = self._coded(width_px, height_px)
         return self._upright(self.scaler.convert(picture, *size, "rgb24", BICUBIC).to_ndarray())
 
     def _coded(self, width_px: int, height_px: int) -> tuple[int, int]:
-        return (height_px, width_px) if self.rotation % 180 else (width_px, height_px)
+        return self.orientation.size(width_px, height_px)
 
     def _upright(self, pixels: np.ndarray) -> np.ndarray:
-        return np.rot90(pixels, self.rotation // 90) if self.rotation else pixels
+        return self.orientation.upright(pixels)
 
 
 def _plane(plane: av.video.plane.VideoPlane) -> np.ndarray:

@@ -25,7 +25,7 @@ from pipeline.corpus.tables import SourceAnalysis
 from pipeline.errors import MediaError
 from pipeline.media import decode as media
 from pipeline.media import stills, strips
-from pipeline.media.frames import Damage, Frame
+from pipeline.media.frames import Damage, Frame, MediaInfo
 from pipeline.onepass.candidates import LOOK_BACK_S
 from pipeline.onepass.rows import describe
 from pipeline.onepass.watch import PassRecord, between, join, watch
@@ -49,17 +49,15 @@ class Piece:
 
 def length_s(path: Path) -> float:
     """What the header of a video says; 0 for a still."""
-    if stills.is_still(path):
-        return 0.0
-    info = media.probe(path)
-    return info.stream_duration_s or info.container_duration_s
+    return 0.0 if stills.is_still(path) else _stated_s(media.probe(path))
 
 
 def count_pieces(path: Path, config: AnalyzeConfig) -> int:
-    """Into how many pieces the file is cut, from what its header says."""
-    if config.segment_s <= 0 or config.shots.detector != "default":
+    """Into how many pieces the file is cut, from what its header says; one where nothing can be sought."""
+    if config.segment_s <= 0 or config.shots.detector != "default" or stills.is_still(path):
         return 1
-    return max(1, math.ceil(length_s(path) / config.segment_s - LAST_LONGER))
+    info = media.probe(path)
+    return 1 if info.clock_may_jump else max(1, math.ceil(_stated_s(info) / config.segment_s - LAST_LONGER))
 
 
 def watch_piece(path: Path, config: AnalyzeConfig, piece: int, pieces: int) -> bytes:
@@ -74,8 +72,8 @@ def watch_piece(path: Path, config: AnalyzeConfig, piece: int, pieces: int) -> b
     if not ends:
         frames = _until(frames, end_s)
     record = watch(frames, info, config, opens=opens, ends=ends)
-    if record is None or damage.dropped or damage.size_change:
-        raise MediaError("this piece is damaged or empty")
+    if record is None or damage != Damage():
+        raise MediaError("this piece is damaged or empty, or the clock jumps in it")
     count = len(record.times_s)
     first = int(np.searchsorted(record.times_s, start_s))
     last = count if ends else int(np.searchsorted(record.times_s, end_s))
@@ -127,6 +125,10 @@ def unpack(data: Buffer) -> Piece:
     jpegs = [whole[a:b] for a, b in pairwise([archive_end, *ends])]
     around = {f.name: arrays.pop(f.name) for f in fields(Piece) if f.name != "record"}
     return Piece(record=PassRecord(**(arrays | {"pictures": jpegs})), **around)
+
+
+def _stated_s(info: MediaInfo) -> float:
+    return info.stream_duration_s or info.container_duration_s
 
 
 def _until(frames: Iterable[Frame], end_s: float) -> Iterator[Frame]:

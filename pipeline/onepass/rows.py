@@ -126,8 +126,12 @@ def _losses(info: MediaInfo, timing: Timing, damage: Damage) -> list[str]:
     losses = [damage.size_change] if damage.size_change else []
     if damage.dropped:
         losses.append(f"{damage.dropped} damaged packets or frames left out")
-    if timing.duration_s < SHORT_SHARE * info.stream_duration_s - SHORT_S:
-        losses.append(f"ends after {timing.duration_s:.2f} of {info.stream_duration_s:.2f} s")
+    if damage.begins_inside:
+        losses.append("begins inside a group of pictures: what comes before its first whole picture left out")
+    # A difference of clocks that jump is no duration; what is left out at the start is no loss at the end.
+    stated_s = 0.0 if damage.clock_jumps or damage.begins_inside else info.stream_duration_s
+    if timing.duration_s < SHORT_SHARE * stated_s - SHORT_S:
+        losses.append(f"ends after {timing.duration_s:.2f} of {stated_s:.2f} s")
     return losses
 
 
@@ -241,6 +245,7 @@ def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
         stream_duration_s=0.0,
         container_duration_s=0.0,
         has_audio=False,
+        transfer=stills.transfer(path),
     )
     source = _source_row("image", info, Timing(fps=0.0, is_vfr=False, frames=1, duration_s=0.0))
     picture = strips.strip_picture(pixels, config.strip_long_px)

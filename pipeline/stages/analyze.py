@@ -41,7 +41,7 @@ class AnalyzeStage:
     lie of sources that were decoded in pieces, in the corpus at `root`."""
 
     name = "analyze"
-    version = 4
+    version = 5
 
     def __init__(
         self,
