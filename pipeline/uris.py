@@ -16,8 +16,16 @@ from typing import IO
 import pyarrow.fs as pafs
 
 from pipeline import tars
-from pipeline.errors import StorageError
-from pipeline.storage import FileInfo, Storage, _file_info, _filesystem, is_remote, storage_errors
+from pipeline.errors import MediaError, StorageError
+from pipeline.storage import (
+    FileInfo,
+    Storage,
+    _file_info,
+    _filesystem,
+    is_remote,
+    source_errors,
+    storage_errors,
+)
 
 STAT_THREADS = 16
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
@@ -79,13 +87,18 @@ def open_range(uri: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def local_path(uri: str) -> Iterator[Path]:
     """A local file with the contents of `uri`, for decoders. What lies on S3 or inside a tar is copied,
-    alone, to a temporary file of the same suffix."""
+    alone, to a temporary file of the same suffix.
+
+    Raises:
+        MediaError: it is missing or this user may not read it: the fault of this one item.
+        StorageError: the store does not give it, or there is no space for the copy.
+    """
     member = None if os.path.isfile(uri) else tars.split_member(uri)
     if member is None and not is_remote(uri) and "://" not in uri:
         if not os.path.isfile(uri):
-            raise StorageError("no such file")
+            raise MediaError("no such file")
         if uri.endswith(".tar"):
-            raise StorageError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
+            raise MediaError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
         yield Path(uri)
         return
     with tempfile.TemporaryDirectory(prefix="framemill-") as folder:
@@ -100,17 +113,16 @@ def local_path(uri: str) -> Iterator[Path]:
 def _copy_remote(uri: str, target: Path) -> None:
     fs, path = _filesystem(uri)
     local = pafs.LocalFileSystem()
-    with storage_errors("read", uri):
-        try:
-            pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
-        except FileNotFoundError as error:
-            raise StorageError("no such file") from error
+    with source_errors(uri):
+        pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
 
 
 def _copy_member(tar: str, name: str, target: Path) -> None:
+    if stat(tar) is None:
+        raise MediaError(f"no such file: {tar}")
     members = {member.name: member for member in tar_members(tar)[0]}
     if name not in members:
-        raise StorageError(f"cannot read {tar}#{name}: no such member")
+        raise MediaError(f"no such member: {name}")
     with open_range(tar) as stream, open(target, "wb") as out:
         stream.seek(members[name].offset)
         left = members[name].nbytes
