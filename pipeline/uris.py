@@ -101,6 +101,8 @@ def local_path(uri: str) -> Iterator[Path]:
             raise MediaError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
         yield Path(uri)
         return
+    if member is None and not is_remote(uri):
+        raise MediaError(f"cannot read {uri}", expected="a local path or s3://", fix="download it first")
     with tempfile.TemporaryDirectory(prefix="framemill-") as folder:
         target = Path(folder) / f"source{PurePosixPath(uri).suffix}"
         if member is not None:

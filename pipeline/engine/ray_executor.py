@@ -65,6 +65,7 @@ class RayExecutor:
         """Lets each node that may run tasks answer, but for those that have; StorageError for one that does
         not share the storage. On a node that joins later each worker reads the question itself."""
         waiting = {}
+        refusals: list[errors.StorageError] = []
         for node in ray.nodes():
             key = (question.root, node["NodeID"])
             if node["Alive"] and node["Resources"].get("CPU") and key not in self._proven:
@@ -82,9 +83,15 @@ class RayExecutor:
                 LOG.info("the node %s did not answer: %s", name, fault)
                 continue
             if isinstance(answer, errors.StorageError):
-                raise answer
-            question.hear(answer, name)
-            self._proven.add(key)
+                refusals.append(answer)
+                continue
+            try:
+                question.hear(answer, name)
+                self._proven.add(key)
+            except errors.StorageError as error:
+                refusals.append(error)
+        if refusals:  # raised when every other answer is taken in, so that none is left lying there
+            raise refusals[0]
 
     def _pooled(self, stage: Stage, question: Question, tasks: Sequence[Task]) -> Iterator[Answer]:
         """Answers of a pool of workers; none for the tasks that a dying worker took with it."""
