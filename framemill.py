@@ -24,10 +24,11 @@ from pipeline.config import Config, load_config
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
 from pipeline.engine.resources import let_waiting_threads_sleep
-from pipeline.engine.runner import Executor, RunSummary
+from pipeline.engine.runner import Executor, RunSummary, StageStopped
 from pipeline.progress import Progress
 
 NOTES = 20  # on the sources, that a run says one by one
+LOST_NAMED = 20  # tasks, on stderr; the log has them all
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
     "vae": "encode.vae",
@@ -212,8 +213,40 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
             progress=progress,
             remarks={},
         )
-        summaries = [summary for stage in stages for summary in stage(shared)]
-    return _finish(args, corpus, summaries, shared.remarks)
+        summaries: list[RunSummary] = []
+        stop = ""
+        try:
+            for stage in stages:
+                summaries += stage(shared)
+                if stop := _nothing_done(summaries[-1]):
+                    break
+        except StageStopped as stopped:
+            summaries.append(stopped.summary)
+            stop = str(stopped)
+        finally:
+            _say_lost(summaries)
+    if stop:
+        print(f"framemill: {stop}", file=sys.stderr)
+    return max(_finish(args, corpus, summaries, shared.remarks), 1 if stop else 0)
+
+
+def _nothing_done(summary: RunSummary) -> str:
+    """Why the stages after one that lost all its tasks do not run: they would only undo what is there."""
+    if not summary.tasks or len(summary.lost) < summary.tasks:
+        return ""
+    return (
+        f"{summary.stage} lost all of its {summary.tasks} tasks, and what follows it was not begun; "
+        "run the same command again to go on"
+    )
+
+
+def _say_lost(summaries: Sequence[RunSummary]) -> None:
+    """Names the first lost tasks, also of a run that ends with an error afterwards."""
+    lost = [f"lost task: {s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
+    for line in lost[:LOST_NAMED]:
+        print(line, file=sys.stderr)
+    if len(lost) > LOST_NAMED:
+        print(f"… and {len(lost) - LOST_NAMED} more lost tasks", file=sys.stderr)
 
 
 def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary], remarks: dict[str, Any]) -> int:
@@ -226,13 +259,10 @@ def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary], remarks
     ]
     result = {"corpus": args.corpus, "stages": stages, "status": counts, **remarks}
     show(args, result, stage_lines(stages, counts))
-    lost = [f"{s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
-    for line in lost:
-        print(f"lost task: {line}", file=sys.stderr)
     over = failures_above(args.max_failed, counts, [summary.stage for summary in summaries])
     for line in over:
         print(f"{line}, above --max-failed {args.max_failed}", file=sys.stderr)
-    return 1 if lost or over else 0
+    return 1 if over or any(summary.lost for summary in summaries) else 0
 
 
 def _config(args: Args, base: Config | None) -> Config:

@@ -17,7 +17,15 @@ import pyarrow.fs as pafs
 
 from pipeline import tars
 from pipeline.errors import MediaError, StorageError
-from pipeline.storage import FileInfo, Storage, _file_info, _filesystem, is_remote, storage_errors
+from pipeline.storage import (
+    FileInfo,
+    Storage,
+    _file_info,
+    _filesystem,
+    is_remote,
+    source_errors,
+    storage_errors,
+)
 
 STAT_THREADS = 16
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
@@ -102,8 +110,8 @@ def local_path(uri: str) -> Iterator[Path]:
     `pipeline.sources.content.open_content`, which proves that it is still the same.
 
     Raises:
-        MediaError: there is no such file.
-        StorageError: it cannot be read here and now.
+        MediaError: it is missing or this user may not read it: the fault of this one item.
+        StorageError: the store does not give it, or there is no space for the copy.
     """
     member = None if os.path.isfile(uri) else tars.split_member(uri)
     if member is None and not is_remote(uri) and "://" not in uri:
@@ -113,6 +121,8 @@ def local_path(uri: str) -> Iterator[Path]:
             raise MediaError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
         yield Path(uri)
         return
+    if member is None and not is_remote(uri):
+        raise MediaError(f"cannot read {uri}", expected="a local path or s3://", fix="download it first")
     with tempfile.TemporaryDirectory(prefix="framemill-") as folder:
         target = Path(folder) / f"source{PurePosixPath(uri).suffix}"
         if member is not None:
@@ -125,11 +135,8 @@ def local_path(uri: str) -> Iterator[Path]:
 def _copy_remote(uri: str, target: Path) -> None:
     fs, path = _filesystem(uri)
     local = pafs.LocalFileSystem()
-    with storage_errors("read", uri):
-        try:
-            pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
-        except FileNotFoundError as error:
-            raise MediaError(NO_FILE) from error
+    with source_errors(uri):
+        pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
 
 
 def _copy_member(tar: str, name: str, target: Path) -> None:

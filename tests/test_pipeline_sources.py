@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.config import AnalyzeConfig
 from pipeline.corpus import tables
 from pipeline.engine.stage import Task
-from pipeline.errors import MediaError, StorageError, UsageError
+from pipeline.errors import MediaError, UsageError
 from pipeline.sources.discover import Discovered, discover
 from pipeline.sources.manifests import facts_of
 from pipeline.stages.analyze import AnalyzeStage
@@ -100,7 +100,7 @@ def test_a_text_list_with_relative_absolute_repeated_and_missing_uris(media: Pat
     assert found.notes == ("1 uris are named more than once; each is taken once",)
     with pytest.raises(MediaError, match="no such file"), local_path(str(media / "gone.mp4")):
         pass
-    with pytest.raises(StorageError, match="download it first"), local_path("https://example.org/x.mp4"):
+    with pytest.raises(MediaError, match="download it first"), local_path("https://example.org/x.mp4"):
         pass
 
 

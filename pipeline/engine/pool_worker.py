@@ -1,7 +1,8 @@
 """A worker of pipeline/engine/pool.py: `python -m pipeline.engine.pool_worker FD`.
 
-In (a socket, FD): where modules lie, (stage, root), then (task, commit) after (task, commit). Out: an answer
-to each task. Ends with its parent, also when that was killed: then the socket closes. Never: stdin or stdout.
+In (a socket, FD): where modules lie, (stage, question), then (task, commit) after (task, commit). Out: an
+answer to each task. Ends with its parent, also when that was killed: then the socket closes. Never: stdin or
+stdout.
 """
 
 import os

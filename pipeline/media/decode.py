@@ -14,7 +14,9 @@ when a gradual refresh has come round; of every other codec nothing before the f
 """
 
 from collections.abc import Iterator
+from enum import Flag
 from pathlib import Path
+from typing import cast
 from typing import Any
 
 import av
@@ -40,6 +42,7 @@ WITHHOLDS = (
     "h264",
 )  # decoders that give no picture before it is whole, and whole ones that are no keyframes
 CLOCK_S = 1e-3  # times no further apart are one: Matroska and FLV count in milliseconds
+TS_DISCONT = cast(Flag, Flags.ts_discont).value  # of a container's format: its clock may jump
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
 
 
@@ -262,7 +265,7 @@ def _clock(container: av.container.InputContainer, stream: av.VideoStream) -> Cl
 
 
 def _may_jump(container: av.container.InputContainer) -> bool:
-    return bool(container.format.flags & int(Flags["ts_discont"].value))
+    return bool(container.format.flags & TS_DISCONT)
 
 
 def _seconds(picture: av.VideoFrame) -> float | None:

@@ -136,6 +136,11 @@ def _answer_or_error(request: dict[str, Any], data: Buffer, limits: DecodeLimits
     except FramemillError as error:
         texts = {"what": error.what, "expected": error.expected, "fix": error.fix}
         return {"error": type(error).__name__} | texts, []
+    except (
+        OSError
+    ) as error:  # FFmpeg's codes for damaged data are the system's: here, EIO is the file's fault
+        what = f"{type(error).__name__}: {error}"
+        return {"error": "MediaError", "what": what, "expected": "", "fix": ""}, []
 
 
 def _die_with(parent: int) -> None:
