@@ -133,7 +133,8 @@ def leave(code: int) -> NoReturn:
         except BrokenPipeError:
             code = code or BROKEN_PIPE
         except (OSError, ValueError) as error:  # full, or closed
-            code = code or 1
-            with contextlib.suppress(OSError, ValueError):
-                print(f"framemill: cannot write to {stream.name}: {error}", file=sys.stderr)
+            if not code:  # else its error was said
+                code = 1
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"framemill: cannot write to {stream.name}: {error}", file=sys.stderr)
     os._exit(code)

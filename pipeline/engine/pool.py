@@ -9,12 +9,14 @@ they import the caller's main module again, which not every caller can bear (a s
 from stdin). Never a fork: Arrow and OpenMP have threads by then.
 """
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -41,7 +43,7 @@ class PoolExecutor:
     def gpus(self) -> float:
         return len(visible_gpus())
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
         if type(stage).__module__ == "__main__":
             raise UsageError(
                 f"the stage {stage.name} stands in the main script, which workers do not import",
@@ -55,7 +57,7 @@ class PoolExecutor:
             return (ended.answer for ended in run(tasks, limit=limit, keep=True) if ended.answer)
 
         # One at a time: a process that dies for want of memory beside others convicts nobody's row.
-        return receipts(tasks, pooled, partial(run, limit=1, keep=False))
+        yield from receipts(tasks, pooled, partial(run, limit=1, keep=False))
 
 
 def worker_limit(need: Resources) -> int:
@@ -149,8 +151,11 @@ class _Process:
             return None
 
     def close(self) -> None:
+        """Ends the process, and after it (so that it sees none of them die) its decoders."""
         self._process.kill()
         self._process.wait()
+        with contextlib.suppress(ProcessLookupError):  # nobody is left of its group
+            os.killpg(self._process.pid, signal.SIGKILL)
         self.connection.close()
 
     def _say(self, message: object) -> None:

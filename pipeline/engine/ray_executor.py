@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ import ray
 from ray.data import ActorPoolStrategy, DataContext
 
 from pipeline import errors
+from pipeline.ending import undisturbed
 from pipeline.engine.answers import Answer, AnsweringWorker
 from pipeline.engine.culprits import Ended, receipts
 from pipeline.engine.resources import let_waiting_threads_sleep, show_gpus
@@ -49,9 +50,13 @@ class RayExecutor:
         _start()
         return float(ray.cluster_resources().get("GPU", 0.0))
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
         _start()
-        yield from receipts(tasks, partial(self._pooled, stage, root), partial(_alone, stage, root))
+        try:
+            yield from receipts(tasks, partial(self._pooled, stage, root), partial(_alone, stage, root))
+        except KeyboardInterrupt:
+            ray.shutdown()  # no worker commits anything after this run has let go of the corpus
+            raise
 
     def _pooled(self, stage: Stage, root: str, tasks: Sequence[Task]) -> Iterator[Answer]:
         """Answers of a pool of workers; none for the tasks that a dying worker took with it."""
@@ -105,9 +110,11 @@ def _start() -> None:
         let_waiting_threads_sleep(os.environ)  # workers set it too, but here they have it from their start
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back in receipts
+        os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it takes SIGTERM for a crash
         # Of a Ray that starts here: its default of 15 leaves a worker 3 % of a core that somebody else uses.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        settings = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+        undisturbed(partial(ray.init, **settings))
     # Ray 2.60 warns of `**ray_remote_args` and has no other way yet to say max_restarts to a pool of actors.
     warnings.filterwarnings("ignore", message=".ray_remote_args. is deprecated")
     context = DataContext.get_current()

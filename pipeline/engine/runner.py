@@ -7,7 +7,8 @@ or whose stage breaks is lost and named; the others go on. Running again is the 
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -51,7 +52,7 @@ class Executor(Protocol):
     def gpus(self) -> float:
         """How many GPUs it can give to workers."""
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]: ...
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]: ...
 
 
 def granted(wanted: Resources, executor: Executor) -> Resources:
@@ -87,7 +88,7 @@ class LocalExecutor:
     def gpus(self) -> float:
         return len(visible_gpus())
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
         with threads_restored():
             worker = Worker(stage, root)
             for task in tasks:
@@ -108,12 +109,14 @@ def run(
     receipts: dict[str, Receipt] = {}
     if tasks:
         progress(0, len(tasks), {})
-        for receipt in executor.execute(stage, tasks, root):
-            receipts[receipt.key] = receipt
-            counts.update(receipt.counts)
-            progress(len(receipts), len(tasks), dict(counts))
-    ended = [receipts.get(task.key, Receipt(key=task.key, error=WORKER_DIED)) for task in tasks]
-    lost = tuple(receipt for receipt in ended if receipt.error)
+        # Closed here, also by a signal: no worker outlives the stage, and commits nothing after it.
+        with closing(executor.execute(stage, tasks, root)) as ended:
+            for receipt in ended:
+                receipts[receipt.key] = receipt
+                counts.update(receipt.counts)
+                progress(len(receipts), len(tasks), dict(counts))
+    ends = [receipts.get(task.key, Receipt(key=task.key, error=WORKER_DIED)) for task in tasks]
+    lost = tuple(receipt for receipt in ends if receipt.error)
     for receipt in lost:
         LOG.info("%s: task %s is lost: %s", stage.name, receipt.key, receipt.error)
     seconds = time.monotonic() - started
