@@ -2,10 +2,12 @@
 
 The command line: the verbs that compose all packages, and `main`; every other verb stands in its package's
 verbs.py. Results go to stdout, logs and progress to stderr. Exit 0: done; 1: finished with failures above the
-limit, or could not finish; 2: wrong use.
+limit, or could not finish; 2: wrong use; 130, 143, 129: stopped by Ctrl-C, SIGTERM, SIGHUP; 141: nobody
+reads the output.
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +25,7 @@ from pipeline.command import run as run_verb
 from pipeline.config import Config, load_config
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
+from pipeline.ending import leave
 from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, RunSummary, StageStopped
 from pipeline.progress import Progress
@@ -57,14 +60,14 @@ def add_verbs(verbs: Verbs) -> None:
     add = _add_staged(verbs, "run", run, "videos/ --out corpus --executor ray")
     add("--captioner", help="as for caption")
     add("--vae", help="as for encode")
-    add = verbs.add("report", report, "corpus --run runs/first")
+    add = verbs.add("report", report, "corpus --run runs/first", resumes=True)
     add("corpus")
     add("--run", help="a training run to show")
 
 
 def _add_staged(verbs: Verbs, name: str, function: Callable[[Args], int], example: str) -> Callable[..., Any]:
     """A verb that runs stages over a corpus; its add_argument."""
-    add = verbs.add(name, function, example, settings=True)
+    add = verbs.add(name, function, example, settings=True, resumes=True)
     if name in ("analyze", "run"):
         add("src", nargs="+", help="media, folders, globs, lists, manifests, tars, s3://")
         add("--out", dest="corpus", required=True, help="the corpus folder (or s3:// prefix)")
@@ -204,7 +207,7 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
 
     corpus = Corpus(args.corpus)
     config = _config(args, None if _analyze in stages else corpus.require().config())
-    with corpus.writing(), progress_table(machine=args.json) as progress:
+    with corpus.writing(args.verb), progress_table(machine=args.json) as progress:
         shared = _Run(
             args=args,
             corpus=corpus,
@@ -299,7 +302,7 @@ def report(args: Args) -> int:
     from captioner.audit.report import write_report
 
     corpus = Corpus(args.corpus).require()
-    with corpus.writing():
+    with corpus.writing(args.verb):
         write_report(corpus, args.run)
     show(args, {"report": f"{args.corpus}/report/index.html"})
     return 0
@@ -321,9 +324,18 @@ def all_verbs() -> Verbs:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb that the words name; the exit code."""
+    """Runs the verb that the words name; the exit code. Without words it is the program: it runs those of the
+    command line, and ends the process."""
+    if argv is None:
+        try:
+            code = main(sys.argv[1:])
+        except SystemExit as ended:  # --help, or words that do not parse
+            code = int(ended.code or 0)
+        except KeyboardInterrupt:  # before there was a verb
+            code = 128 + signal.SIGINT
+        leave(code)
     let_waiting_threads_sleep(os.environ)  # before a verb imports torch
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = list(argv)
     if words[:2] == ["train", "eval"]:
         words[:2] = ["train-eval"]
     return run_verb(all_verbs(), words)

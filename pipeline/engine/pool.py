@@ -9,7 +9,9 @@ they import the caller's main module again, which not every caller can bear (a s
 from stdin). Never a fork: Arrow and OpenMP have threads by then.
 """
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -151,8 +153,11 @@ class _Process:
             return None
 
     def close(self) -> None:
+        """Ends the process, and after it (so that it sees none of them die) its decoders."""
         self._process.kill()
         self._process.wait()
+        with contextlib.suppress(ProcessLookupError):  # nobody is left of its group
+            os.killpg(self._process.pid, signal.SIGKILL)
         self.connection.close()
 
     def _say(self, message: object) -> None:

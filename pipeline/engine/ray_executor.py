@@ -19,6 +19,7 @@ from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import errors
+from pipeline.ending import undisturbed
 from pipeline.engine.answers import Answer, AnsweringWorker
 from pipeline.engine.culprits import Ended, receipts
 from pipeline.engine.proof import Question, asked
@@ -57,9 +58,13 @@ class RayExecutor:
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
         _start()
         with asked(root) as question:
-            self._prove(question)
-            pooled, alone = partial(self._pooled, stage, question), partial(_alone, stage, question)
-            yield from receipts(tasks, pooled, alone)
+            try:
+                self._prove(question)
+                pooled, alone = partial(self._pooled, stage, question), partial(_alone, stage, question)
+                yield from receipts(tasks, pooled, alone)
+            except KeyboardInterrupt:
+                ray.shutdown()  # no worker commits anything after this run has let go of the corpus
+                raise
 
     def _prove(self, question: Question) -> None:
         """Lets each node that may run tasks answer, but for those that have; StorageError for one that does
@@ -155,10 +160,12 @@ def _start() -> None:
         let_waiting_threads_sleep(os.environ)  # workers set it too, but here they have it from their start
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back in receipts
+        os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it takes SIGTERM for a crash
         # Of a Ray that starts here: its default of 15 leaves a worker 3 % of a core that somebody else uses.
         os.environ.setdefault("RAY_worker_niceness", "0")
         try:
-            ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+            settings = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+            undisturbed(partial(ray.init, **settings))
         except Exception as error:  # Ray has several, of no common kind
             address = os.environ.get("RAY_ADDRESS")
             where = f"join the Ray at {address}" if address else "start Ray here"

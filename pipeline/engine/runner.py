@@ -142,6 +142,7 @@ def run(
     faults: list[Receipt] = []  # of the environment, since the last success
     if tasks:
         progress(0, len(tasks), {})
+        # Closed here, also by a signal: no worker outlives the stage, and commits nothing after it.
         with closing(executor.execute(stage, tasks, root)) as ended:
             for receipt in ended:
                 receipts[receipt.key] = receipt

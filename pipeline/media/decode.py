@@ -16,8 +16,7 @@ when a gradual refresh has come round; of every other codec nothing before the f
 from collections.abc import Iterator
 from enum import Flag
 from pathlib import Path
-from typing import cast
-from typing import Any
+from typing import Any, cast
 
 import av
 from av.format import Flags

@@ -20,7 +20,7 @@ def add_verbs(verbs: Verbs) -> None:
     add("--out", dest="corpus", help="a corpus: say which of its sources SRC does not name any more")
     add("--seconds", type=float, default=120.0, help="how much footage to analyse")
     verbs.add("status", status, "corpus --json")("corpus")
-    add = verbs.add("takedown", takedown, "corpus 0123456789abcdef --dry-run")
+    add = verbs.add("takedown", takedown, "corpus 0123456789abcdef --dry-run", resumes=True)
     add("corpus")
     add("source", nargs="+", help="a source_id, or a uri of the sources table")
     add("--reason", default="", help="why, for takedowns.parquet")
@@ -81,10 +81,12 @@ def status(args: Args) -> int:
 
 def takedown(args: Args) -> int:
     """Erase sources from every table and shard, and keep them from coming back."""
+    from contextlib import nullcontext
+
     from pipeline.corpus.takedown import as_dict, as_lines, take_down
 
     corpus = Corpus(args.corpus).require()
-    with corpus.writing():
+    with nullcontext() if args.dry_run else corpus.writing("takedown"):
         traces = take_down(corpus, args.source, reason=args.reason, dry_run=args.dry_run)
     show(args, as_dict(traces) | {"dry_run": args.dry_run}, as_lines(traces, dry_run=args.dry_run))
     return 0
