@@ -81,7 +81,8 @@ def send_to_main(signum: int) -> None:
 
 def undisturbed(work: Callable[[], object]) -> None:
     """Runs what must not be stopped half way (a cluster that is half there leaves processes behind): on a
-    thread, where it can set no handlers of its own. A signal that comes meanwhile counts when it is done.
+    thread, where it can set no handlers of its own. A signal that comes meanwhile counts when it is done; a
+    second one ends the process at once: the work may never be done.
 
     The thread stays: Linux can be told to end a process with the thread that started it, and Ray's are."""
     if threading.current_thread() is not threading.main_thread():
@@ -97,10 +98,15 @@ def undisturbed(work: Callable[[], object]) -> None:
             outcome.set_exception(error)
         threading.Event().wait()
 
+    def note(signum: int, _: FrameType | None) -> None:
+        if came:
+            os._exit(128 + signum)
+        came.append(signum)
+
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     for signum, handler in before.items():
         if callable(handler):
-            signal.signal(signum, lambda number, _: came.append(number))
+            signal.signal(signum, note)
     try:
         threading.Thread(target=run, daemon=True).start()
         outcome.result()

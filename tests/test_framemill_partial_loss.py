@@ -1,5 +1,7 @@
 """What a fault of the environment takes from one stage takes nothing from what later stages have stored."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,34 @@ def test_a_listed_source_that_a_store_refuses_to_look_for_is_not_taken_for_missi
     storage._s3.cache_clear()
     point_at(s3, server_port)
     assert [file is not None for file in stat_each(uris)] == is_there
+
+
+@pytest.mark.ray
+def test_a_ray_head_that_is_not_there_is_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ray = pytest.importorskip("ray")
+    ray.shutdown()
+    Image.effect_noise((96, 64), 40).convert("RGB").save(tmp_path / "a.png")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    words = ["analyze", str(tmp_path / "a.png"), "--out", str(tmp_path / "corpus"), "--executor", "ray"]
+    assert main(words) == 2
+    assert "cannot join the Ray at 127.0.0.1:1" in capsys.readouterr().err
+
+
+def test_a_second_signal_ends_what_a_first_must_wait_for() -> None:
+    code = (
+        "import threading; from pipeline.ending import stopping_on_signals, undisturbed\n"
+        "def work():\n    print('at work', flush=True)\n    threading.Event().wait()\n"
+        "with stopping_on_signals():\n    undisturbed(work)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout and process.stdout.readline() == "at work\n"
+    try:
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.terminate()
+        assert process.wait(10) == 143
+    finally:
+        process.kill()

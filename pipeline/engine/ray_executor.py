@@ -8,6 +8,8 @@ worker costs: pipeline/engine/culprits.py.
 import json
 import logging
 import os
+import re
+import socket
 import warnings
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
@@ -29,6 +31,7 @@ from pipeline.engine.stage import Resources, Stage, Task
 
 LOG = logging.getLogger(__name__)
 PROOF_S = 120.0  # a node that has not answered by then is judged by its workers, which ask again
+REACHED_S = 10.0  # to connect to a head; ray.init asks one that is not there for many minutes
 DIED = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)  # not a lost node or cluster
 
 
@@ -165,6 +168,8 @@ def _start() -> None:
         os.environ.setdefault("RAY_worker_niceness", "0")
         try:
             settings = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+            if at := re.fullmatch(r"([\w.-]+):(\d+)", os.environ.get("RAY_ADDRESS", "")):
+                socket.create_connection((at[1], int(at[2])), REACHED_S).close()
             undisturbed(partial(ray.init, **settings))
         except Exception as error:  # Ray has several, of no common kind
             address = os.environ.get("RAY_ADDRESS")
