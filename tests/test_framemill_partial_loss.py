@@ -84,7 +84,8 @@ def test_a_second_signal_ends_what_a_first_must_wait_for() -> None:
         "with stopping_on_signals():\n    undisturbed(work)"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout and process.stdout.readline() == "at work\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "at work\n"
     try:
         process.terminate()
         with pytest.raises(subprocess.TimeoutExpired):
