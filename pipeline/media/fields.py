@@ -15,8 +15,10 @@ LEAST_LINES = 4  # of a picture that is split
 
 def shown_picture(picture: av.VideoFrame) -> av.VideoFrame:
     """The picture, without combs. Its lines may be half as many; colours and times stay."""
+    if not picture.interlaced_frame:
+        return picture
     layout = picture.format
-    if not picture.interlaced_frame or layout.has_palette or picture.height < LEAST_LINES:
+    if layout.has_palette or picture.height < LEAST_LINES:
         return picture
     field = av.VideoFrame(picture.width, (picture.height + 1) // 2, layout.name)
     for ours, woven in zip(field.planes, picture.planes, strict=True):

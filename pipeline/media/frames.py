@@ -56,6 +56,7 @@ class Frame:
     orientation: Orientation
     picture: av.VideoFrame  # as coded; of an interlaced one a field (pipeline/media/fields.py)
     scaler: Scaler
+    info: MediaInfo  # of its source
     after_gap: bool = False  # frames between the one before and this one were left out
 
     def yuv(self, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
