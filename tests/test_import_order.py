@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["pipeline", "captioner", "tokenizer_stage", "training"]
 ROOMS = [  # in import order: a file imports from its own folder and from those above it
     "pipeline",
+    "pipeline.children",
     "pipeline.engine",
     "pipeline.corpus",
     "pipeline.sources",
