@@ -39,7 +39,7 @@ LIBRARIES = {  # where a library may be imported; what stands here is imported n
     "open_clip": "captioner/",
     "diffusers": "tokenizer_stage/vae/diffusers.py",
     "boto3": ("pipeline/corpus/lease_stores.py", "pipeline/storage.py"),
-    "botocore": "pipeline/corpus/lease_stores.py",
+    "botocore": ("pipeline/corpus/lease_stores.py", "pipeline/storage.py"),
 }
 FILES = [*sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")), ROOT / "framemill.py"]
 
