@@ -26,7 +26,6 @@ from pipeline.errors import MediaError
 from pipeline.media import stills
 from pipeline.media.clock import Clock
 from pipeline.media.colour import Scaler, decoder_of
-from pipeline.media.fields import shown_picture
 from pipeline.media.frames import Damage, Frame, MediaInfo
 from pipeline.media.orientation import AS_CODED, Orientation, of_matrix
 from pipeline.media.tones import HDR
@@ -115,7 +114,7 @@ def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator
             if clock.jumps:
                 raise MediaError("the clock jumps")
             last_s = now_s
-            yield Frame(index, now_s, turns.of(picture), shown_picture(picture), scaler, info)
+            yield Frame(index, now_s, turns.of(picture), picture, scaler, info)
         if damage.dropped:
             raise MediaError("damaged after a seek")
 
@@ -272,7 +271,7 @@ def _timed(container: av.container.InputContainer, stream: av.VideoStream, damag
         damage.clock_jumps = clock.jumps
         after_gap = damage.dropped > dropped and index > 0
         dropped = damage.dropped
-        yield Frame(index, time_s, orientation, shown_picture(picture), scaler, info, after_gap)
+        yield Frame(index, time_s, orientation, picture, scaler, info, after_gap)
 
 
 def _clock(container: av.container.InputContainer, stream: av.VideoStream) -> Clock:
