@@ -189,12 +189,13 @@ def test_a_written_video_keeps_its_colours(tmp_path: Path, size: tuple[int, int]
 def test_dolby_vision_without_a_base_layer_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as target:
-        stream = target.add_stream("libsvtav1", rate=25)
+        stream = target.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
         picture = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 120, np.uint8), format="rgb24")
+        picture.pts = 0
         target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
-    assert b"av01" in path.read_bytes()
-    path.write_bytes(path.read_bytes().replace(b"av01", b"dav1"))
+    assert b"hev1" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"hev1", b"dvh1"))
     with pytest.raises(MediaError, match="Dolby Vision"):
         next(decode(path, Damage(), max_pixels=LIMIT))
