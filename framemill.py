@@ -2,10 +2,12 @@
 
 The command line: the verbs that compose all packages, and `main`; every other verb stands in its package's
 verbs.py. Results go to stdout, logs and progress to stderr. Exit 0: done; 1: finished with failures above the
-limit, or could not finish; 2: wrong use.
+limit, or could not finish; 2: wrong use; 130, 143, 129: stopped by Ctrl-C, SIGTERM, SIGHUP; 141: nobody
+reads the output.
 """
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +25,13 @@ from pipeline.command import run as run_verb
 from pipeline.config import Config, load_config
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
+from pipeline.ending import leave
 from pipeline.engine.resources import let_waiting_threads_sleep
-from pipeline.engine.runner import Executor, RunSummary
+from pipeline.engine.runner import Executor, RunSummary, StageStopped
 from pipeline.progress import Progress
 
+NOTES = 20  # on the sources, that a run says one by one
+LOST_NAMED = 20  # tasks, on stderr; the log has them all
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
     "vae": "encode.vae",
@@ -55,17 +60,18 @@ def add_verbs(verbs: Verbs) -> None:
     add = _add_staged(verbs, "run", run, "videos/ --out corpus --executor ray")
     add("--captioner", help="as for caption")
     add("--vae", help="as for encode")
-    add = verbs.add("report", report, "corpus --run runs/first")
+    add = verbs.add("report", report, "corpus --run runs/first", resumes=True)
     add("corpus")
     add("--run", help="a training run to show")
 
 
 def _add_staged(verbs: Verbs, name: str, function: Callable[[Args], int], example: str) -> Callable[..., Any]:
     """A verb that runs stages over a corpus; its add_argument."""
-    add = verbs.add(name, function, example, settings=True)
+    add = verbs.add(name, function, example, settings=True, resumes=True)
     if name in ("analyze", "run"):
         add("src", nargs="+", help="media, folders, globs, lists, manifests, tars, s3://")
         add("--out", dest="corpus", required=True, help="the corpus folder (or s3:// prefix)")
+        add("--keep-absent", action="store_true", help="keep sources of the last run that SRC does not name")
     else:
         add("corpus", help="the corpus folder")
     add("--executor", choices=["local", "ray"], default="local")
@@ -127,26 +133,36 @@ def run(args: Args) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Run:
-    """What the stages of one command share. `progress(title)` gives a stage's report."""
+    """What the stages of one command share. `progress(title)` gives a stage's report; `remarks` is what they
+    add to the result beside their counts."""
 
     args: Args
     corpus: Corpus
     config: Config
     executor: Executor
     progress: Callable[[str], Progress]
+    remarks: dict[str, Any]
 
 
 StageRun = Callable[[_Run], list[RunSummary]]
 
 
 def _analyze(run: _Run) -> list[RunSummary]:
+    from pipeline.sources.absent import absent_inputs, absent_line, absent_remark, with_absent
     from pipeline.sources.discover import discover
     from pipeline.stages.analyze import analyze_corpus
 
     sources = discover(run.args.src)
     _say_left_out(sources.ignored, sources.notes)
+    inputs, keep = sources.inputs, run.args.keep_absent
+    absent = absent_inputs(before := run.corpus.inputs(), inputs, run.corpus.taken_down_keys())
+    if line := absent_line(absent, before.num_rows, keep=keep):
+        print(line, file=sys.stderr, flush=True)
+    run.remarks["absent"] = absent_remark(absent, keep=keep)
+    run.remarks["notes"] = list(sources.notes[:NOTES])
+    inputs = with_absent(inputs, absent) if keep else inputs
     retry, report = run.args.retry_failed, run.progress("analyze")
-    return [analyze_corpus(run.corpus, sources.inputs, run.config, run.executor, report, retry_failed=retry)]
+    return [analyze_corpus(run.corpus, inputs, run.config, run.executor, report, retry_failed=retry)]
 
 
 def _judge(run: _Run) -> list[RunSummary]:
@@ -191,13 +207,52 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
 
     corpus = Corpus(args.corpus)
     config = _config(args, None if _analyze in stages else corpus.require().config())
-    with corpus.writing(), progress_table(machine=args.json) as progress:
-        shared = _Run(args=args, corpus=corpus, config=config, executor=_executor(args), progress=progress)
-        summaries = [summary for stage in stages for summary in stage(shared)]
-    return _finish(args, corpus, summaries)
+    with corpus.writing(args.verb), progress_table(machine=args.json) as progress:
+        shared = _Run(
+            args=args,
+            corpus=corpus,
+            config=config,
+            executor=_executor(args),
+            progress=progress,
+            remarks={},
+        )
+        summaries: list[RunSummary] = []
+        stop = ""
+        try:
+            for stage in stages:
+                summaries += stage(shared)
+                if stop := _nothing_done(summaries[-1]):
+                    break
+        except StageStopped as stopped:
+            summaries.append(stopped.summary)
+            stop = str(stopped)
+        finally:
+            _say_lost(summaries)
+    if stop:
+        print(f"framemill: {stop}", file=sys.stderr)
+    return max(_finish(args, corpus, summaries, shared.remarks), 1 if stop else 0)
 
 
-def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary]) -> int:
+def _nothing_done(summary: RunSummary) -> str:
+    """Why the stages after one that lost all its tasks do not run: they would only undo what is there."""
+    if not summary.tasks or len(summary.lost) < summary.tasks:
+        return ""
+    return (
+        f"{summary.stage} lost all of its {summary.tasks} tasks, and what follows it was not begun; "
+        "run the same command again to go on"
+    )
+
+
+def _say_lost(summaries: Sequence[RunSummary]) -> None:
+    """Names the first lost tasks, also of a run that ends with an error afterwards."""
+    lost = [f"lost task: {s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
+    for line in lost[:LOST_NAMED]:
+        print(line, file=sys.stderr)
+    if len(lost) > LOST_NAMED:
+        print(f"… and {len(lost) - LOST_NAMED} more lost tasks", file=sys.stderr)
+
+
+def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary], remarks: dict[str, Any]) -> int:
     from pipeline.corpus.status import failures_above, stage_lines, status
 
     counts = status(corpus)
@@ -205,14 +260,12 @@ def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary]) -> int:
         {"stage": s.stage, "tasks": s.tasks, "lost": len(s.lost), "seconds": round(s.seconds, 2), **s.counts}
         for s in summaries
     ]
-    show(args, {"corpus": args.corpus, "stages": stages, "status": counts}, stage_lines(stages, counts))
-    lost = [f"{s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
-    for line in lost:
-        print(f"lost task: {line}", file=sys.stderr)
+    result = {"corpus": args.corpus, "stages": stages, "status": counts, **remarks}
+    show(args, result, stage_lines(stages, counts))
     over = failures_above(args.max_failed, counts, [summary.stage for summary in summaries])
     for line in over:
         print(f"{line}, above --max-failed {args.max_failed}", file=sys.stderr)
-    return 1 if lost or over else 0
+    return 1 if over or any(summary.lost for summary in summaries) else 0
 
 
 def _config(args: Args, base: Config | None) -> Config:
@@ -238,10 +291,10 @@ def _say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
     if ignored:
         named = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
         print(f"{len(ignored)} files without a media extension left out: {named}", file=sys.stderr)
-    for note in notes[:20]:
+    for note in notes[:NOTES]:
         print(note, file=sys.stderr)
-    if len(notes) > 20:
-        print(f"… and {len(notes) - 20} more notes on the sources", file=sys.stderr)
+    if len(notes) > NOTES:
+        print(f"… and {len(notes) - NOTES} more notes on the sources", file=sys.stderr)
 
 
 def report(args: Args) -> int:
@@ -249,7 +302,7 @@ def report(args: Args) -> int:
     from captioner.audit.report import write_report
 
     corpus = Corpus(args.corpus).require()
-    with corpus.writing():
+    with corpus.writing(args.verb):
         write_report(corpus, args.run)
     show(args, {"report": f"{args.corpus}/report/index.html"})
     return 0
@@ -271,9 +324,18 @@ def all_verbs() -> Verbs:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the verb that the words name; the exit code."""
+    """Runs the verb that the words name; the exit code. Without words it is the program: it runs those of the
+    command line, and ends the process."""
+    if argv is None:
+        try:
+            code = main(sys.argv[1:])
+        except SystemExit as ended:  # --help, or words that do not parse
+            code = int(ended.code or 0)
+        except KeyboardInterrupt:  # before there was a verb
+            code = 128 + signal.SIGINT
+        leave(code)
     let_waiting_threads_sleep(os.environ)  # before a verb imports torch
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = list(argv)
     if words[:2] == ["train", "eval"]:
         words[:2] = ["train-eval"]
     return run_verb(all_verbs(), words)

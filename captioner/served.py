@@ -2,11 +2,13 @@
 
 In: filmstrips; URL#MODEL, for example `http://localhost:8000/v1#Qwen/Qwen3-VL-8B-Instruct`; the key, if the
 server wants one, from OPENAI_API_KEY. Out: captions, one request per style and clip, several at a time.
-A request that the server refuses costs its clip; a wrong address, key or model stops the run.
+A request that the server refuses costs its clip; a wrong address or model stops the run; a server that is
+down, busy or does not accept the key is the environment's fault, which costs no clip.
 """
 
 import base64
 import hashlib
+import http.client
 import json
 import os
 import time
@@ -19,16 +21,12 @@ from typing import Any
 from captioner.caption import DETAILED_PROMPT, SHORT_PROMPT, Caption, folder_name
 from captioner.filmstrip import Filmstrip
 from pipeline.engine.stage import Failure, Resources, guard
-from pipeline.errors import MediaError, ModelError
+from pipeline.errors import MediaError, ModelError, StorageError
 
 TIMEOUT_S = 120.0
 TRIES = 4
 PARALLEL_REQUESTS = 8
-WRONG_SET_UP = {
-    401: "the key in OPENAI_API_KEY",
-    403: "the key in OPENAI_API_KEY",
-    404: "the URL and the model",
-}
+REFUSED = {401, 403}  # also of a key that expires during a run
 WORTH_RETRYING = {408, 429, 500, 502, 503, 504}
 
 
@@ -79,7 +77,13 @@ class ServedCaptioner:
             raise MediaError(f"clip {strip.clip_id}: the server's answer holds no caption") from error
 
     def _post(self, body: dict[str, Any], clip_id: str) -> Any:
-        """The server's JSON. Tries again when it is busy or does not answer."""
+        """The server's JSON. Tries again when it is busy or does not answer.
+
+        Raises:
+            MediaError: the server refuses this one request.
+            StorageError: it is down, stays busy, does not end its answers, or does not accept the key.
+            ModelError: nothing of that name is there.
+        """
         headers = {"Content-Type": "application/json"}
         if key := os.environ.get("OPENAI_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
@@ -93,16 +97,19 @@ class ServedCaptioner:
                     return json.load(response)
             except urllib.error.HTTPError as error:
                 problem = f"HTTP {error.code}: {error.read(300).decode(errors='replace')}"
-                if error.code in WRONG_SET_UP:
-                    raise ModelError(
-                        f"{self._url} answers {problem}", fix=f"check {WRONG_SET_UP[error.code]}"
-                    ) from error
-                if error.code not in WORTH_RETRYING:
-                    break
+                said = f"{self._url} answers {problem}"
+                if error.code == 404:
+                    raise ModelError(said, fix="check the URL and the model") from error
+                if error.code in REFUSED:
+                    raise StorageError(said, fix="check the key in OPENAI_API_KEY") from error
+                if error.code not in WORTH_RETRYING and error.code < 500:
+                    raise MediaError(f"clip {clip_id}: {self._url} gave no caption: {problem}") from error
             except urllib.error.URLError as error:
                 problem = f"{error.reason}"
                 if isinstance(error.reason, ConnectionRefusedError):
-                    raise ModelError(f"nothing answers at {self._url}", fix="start the server") from error
-            except (TimeoutError, ConnectionError, json.JSONDecodeError) as error:
+                    break
+            except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
                 problem = f"{type(error).__name__}: {error}"
-        raise MediaError(f"clip {clip_id}: {self._url} gave no caption: {problem}")
+        raise StorageError(
+            f"{self._url} gave no caption: {problem}", fix="start the server and run the command again"
+        )

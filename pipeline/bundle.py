@@ -128,6 +128,18 @@ def refuse_non_finite(finite: Mapping[str, bool], where: object) -> None:
         )
 
 
+def require_finite(finite: Mapping[str, bool], where: object) -> None:
+    """ModelError when a tensor read from `where` (name → whether all of it is finite) is not: what such
+    weights make is noise or nothing."""
+    wrong = [name for name, is_finite in finite.items() if not is_finite]
+    if wrong:
+        raise ModelError(
+            f"{where} holds {len(wrong)} tensors that are not finite, the first is {wrong[0]}",
+            expected="finite weights",
+            fix="use an earlier checkpoint: delete this one's folder",
+        )
+
+
 def parse_name(name: str, what: str, forms: Sequence[str]) -> tuple[str, str]:
     """(scheme, argument) of a model's name such as `builtin:` or `hf:REPO`, when it has one of the forms.
 

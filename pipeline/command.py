@@ -9,12 +9,14 @@ import argparse
 import json
 import logging
 import secrets
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from pipeline.errors import ConfigError, FramemillError, UsageError
+from pipeline.ending import BROKEN_PIPE, Stopped, stopping_on_signals
+from pipeline.errors import ConfigError, FramemillError, StorageError, UsageError
 
 Args = argparse.Namespace
 Function = Callable[[Args], int]
@@ -35,10 +37,10 @@ class Verbs:
         self._groups: dict[str, Any] = {}
 
     def add(
-        self, name: str, function: Function, example: str, *, settings: bool = False
+        self, name: str, function: Function, example: str, *, settings: bool = False, resumes: bool = False
     ) -> Callable[..., argparse.Action]:
         """A verb (`bench shots` is one of a group), whose help is the function's docstring; its add_argument.
-        With `settings` it takes --config and --set."""
+        With `settings` it takes --config and --set. One that `resumes` goes on where a signal stopped it."""
         group, _, word = name.rpartition(" ")
         if group and group not in self._groups:
             holder = self._verbs.add_parser(group, help=f"{group}: see framemill {group} --help")
@@ -47,7 +49,7 @@ class Verbs:
         verb = (self._groups[group] if group else self._verbs).add_parser(
             word, help=told, description=told, epilog=f"example: framemill {name} {example}"
         )
-        verb.set_defaults(function=function)
+        verb.set_defaults(function=function, resumes=resumes)
         verb.add_argument("--json", action="store_true", help="one JSON object on stdout")
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
         verb.add_argument("--log-level", choices=LOG_LEVELS, default="warning", help="of the log on stderr")
@@ -62,35 +64,65 @@ class Verbs:
 
 
 def show(args: Args, result: Mapping[str, Any], lines: Sequence[str] | None = None) -> None:
-    """The result on stdout: one JSON object with --json, else the lines, else `key: value`."""
+    """The result on stdout: one JSON object with --json, else the lines, else `key: value`.
+
+    Raises:
+        BrokenPipeError: nobody reads on (`… | head`).
+        StorageError: stdout is a file on a full disk, or closed.
+    """
     if args.json:
-        print(json.dumps(result, ensure_ascii=False))
+        text = json.dumps(result, ensure_ascii=False)
     else:
-        print("\n".join(lines if lines is not None else [f"{k}: {v}" for k, v in result.items()]))
+        text = "\n".join(lines if lines is not None else [f"{k}: {v}" for k, v in result.items()])
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise StorageError(f"cannot write the result to stdout: {reason}") from error
 
 
 def run(verbs: Verbs, words: Sequence[str]) -> int:
-    """Parses, runs the verb, and turns an error into one line and an exit code: 0 done, 1 finished with
-    failures above the limit or could not finish, 2 wrong use, 130 interrupted."""
+    """Parses, runs the verb, and turns every end into an exit code and at most one line: 0 done, 1 finished
+    with failures above the limit or could not finish, 2 wrong use, 141 nobody reads the output, and 128 plus
+    the signal where one stopped it (130 Ctrl-C, 143 SIGTERM, 129 SIGHUP)."""
     args = verbs.parser.parse_args(words)
     try:
-        with logging_to(args.log_level, args.log_file, as_json=args.json):
-            LOG.info("framemill %s %s", verbs.version, " ".join(words))
-            try:
-                code = int(args.function(args))
-            except BaseException as error:
-                LOG.info("ended by %s: %s", type(error).__name__, error)
-                raise
-            LOG.info("exit code %d", code)
-            return code
-    except FramemillError as error:
+        with stopping_on_signals():
+            return _logged(verbs, args, words)
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        word = "interrupted" if stopped.signum == signal.SIGINT else "terminated"
+        _say(f"framemill: {word}" + ("; the same command goes on from here" if args.resumes else ""))
+        return stopped.exit_code
+    except BrokenPipeError:
         if args.debug:
             raise
-        print(f"framemill: {error}", file=sys.stderr)
+        return BROKEN_PIPE
+    except (FramemillError, OSError) as error:  # of an OSError, the system's own words and the path
+        if args.debug:
+            raise
+        _say(f"framemill: {error}")
         return 2 if isinstance(error, UsageError | ConfigError) else 1
-    except KeyboardInterrupt:
-        print("framemill: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+
+
+def _logged(verbs: Verbs, args: Args, words: Sequence[str]) -> int:
+    with logging_to(args.log_level, args.log_file, as_json=args.json):
+        LOG.info("framemill %s %s", verbs.version, " ".join(words))
+        try:
+            code = int(args.function(args))
+        except BaseException as error:
+            LOG.info("ended by %s: %s", type(error).__name__, error)
+            raise
+        LOG.info("exit code %d", code)
+        return code
+
+
+def _say(line: str) -> None:
+    """A line on stderr, if anybody can still read it."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -104,7 +136,7 @@ def logging_to(level: str, path: str | None, *, as_json: bool) -> Iterator[None]
     handlers[0].setLevel(level.upper())
     if path:
         try:
-            handlers.append(logging.FileHandler(path, encoding="utf-8"))
+            handlers.append(logging.FileHandler(path, encoding="utf-8", errors="backslashreplace"))
         except OSError as error:
             raise UsageError(f"cannot write the log {path}: {error.strerror}", fix="--log-file") from error
         handlers[1].setFormatter(text)

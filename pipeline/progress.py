@@ -159,8 +159,8 @@ def _shown(facts: Mapping[str, object]) -> list[str]:
 
 
 def _marked(facts: Mapping[str, object]) -> list[str]:
-    """The facts, failures in red."""
+    """The facts, failures and losses in red."""
     return [
-        f"[red]{fact}[/red]" if fact.startswith("failed ") and fact != "failed 0" else fact
+        f"[red]{fact}[/red]" if fact.startswith(("failed ", "lost ")) and fact != "failed 0" else fact
         for fact in _shown(facts)
     ]

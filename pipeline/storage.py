@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -28,7 +29,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pipeline.errors import StorageError
+from pipeline.errors import FramemillError, MediaError, StorageError, is_environment
+from pipeline.names import Tree, is_nameable, readable, walk
 
 T = TypeVar("T")
 Buffer = bytes | memoryview
@@ -53,12 +55,17 @@ def is_remote(uri: str) -> bool:
 def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     """The Arrow filesystem of a uri and the path inside it. S3 settings come from the environment
     (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, …)."""
+    if not is_nameable(uri):
+        raise StorageError(f"cannot read {readable(uri)}", expected="a name in UTF-8 without NUL")
     if is_remote(uri):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
         return _s3(endpoint), uri.removeprefix("s3://").rstrip("/")
     if "://" in uri:
         raise StorageError(f"cannot read {uri}", expected="a local path or s3://", fix="download it first")
-    return pafs.LocalFileSystem(), os.path.abspath(uri)
+    path = os.path.abspath(uri)
+    if not is_nameable(path):
+        raise StorageError(f"cannot read {readable(path)}", expected="folders whose names are UTF-8")
+    return pafs.LocalFileSystem(), path
 
 
 @cache
@@ -80,6 +87,9 @@ def _storage_error(action: str, uri: str, error: OSError) -> StorageError:
     text = str(error)
     if isinstance(error, FileNotFoundError):
         return StorageError(f"cannot {action} {uri}: no such file")
+    if is_remote(uri) and re.search(REFUSED, text):
+        cause, fix = _refusal(uri, text)
+        return StorageError(f"cannot {action} {uri}: {cause}", fix=fix)
     if isinstance(error, PermissionError) or re.search(r"ACCESS_DENIED|HTTP status 403|INVALID_ACCESS", text):
         return StorageError(f"cannot {action} {uri}: access denied", fix="check permissions or AWS_* keys")
     if is_remote(uri) and re.search(r"HTTP status 5\d\d|SLOW_DOWN|INTERNAL_FAILURE|NETWORK_CONN|curl", text):
@@ -88,6 +98,56 @@ def _storage_error(action: str, uri: str, error: OSError) -> StorageError:
             fix="run the command again; it goes on from here",
         )
     return StorageError(f"cannot {action} {uri}: {text}", fix="check space and permissions")
+
+
+REFUSED = r"HTTP status 40[013]|ACCESS_DENIED|INVALID_|EXPIRED|SKEWED|SIGNATURE|UNRECOGNIZED_CLIENT|TOKEN"
+EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+UNKNOWN_KEYS = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
+SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
+
+
+def _refusal(uri: str, text: str) -> tuple[str, str]:
+    """Why S3 refused a request, and what helps. Arrow asks by HEAD, whose answer has no body and so no code:
+    one GET of the same object is asked here, for the code and, by its Date, the store's clock."""
+    code, skew_s = _asked_again(uri)
+    if code in EXPIRED:
+        return f"the credentials have expired ({code})", "get new AWS_* keys or a new token"
+    if code in UNKNOWN_KEYS:
+        return f"the store does not know these credentials ({code})", "check the AWS_* keys"
+    if code in SKEWED:
+        clock = (
+            f", {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the store's" if skew_s else ""
+        )
+        return f"this machine's clock is wrong{clock} ({code})", "set the clock, by NTP"
+    if code or re.search(r"ACCESS_DENIED|HTTP status 403|INVALID_ACCESS", text):
+        named = f" ({code})" if code and code not in ("AccessDenied", "403") else ""
+        return f"access denied{named}", "check permissions or AWS_* keys"
+    return text, "check space and permissions"
+
+
+def _asked_again(uri: str) -> tuple[str, float]:
+    """(the error code of one plain GET at `uri`, "" where there is none; the seconds by which this machine's
+    clock is ahead of the store's)."""
+    import boto3  # a second client and slow to import: only for the one answer that Arrow's hides
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    try:
+        client = boto3.client("s3", endpoint_url=endpoint, config=once)
+        if key.rstrip("/"):
+            client.get_object(Bucket=bucket, Key=key.rstrip("/"), Range="bytes=0-0")
+        else:
+            client.list_objects_v2(Bucket=bucket, MaxKeys=1)
+    except ClientError as error:
+        date = error.response["ResponseMetadata"]["HTTPHeaders"].get("date")
+        ahead_s = time.time() - parsedate_to_datetime(date).timestamp() if date else 0.0
+        return str(error.response["Error"].get("Code", "")), ahead_s
+    except BotoCoreError:  # no answer at all: the error in hand says more
+        return "", 0.0
+    return "", 0.0
 
 
 @contextmanager
@@ -205,27 +265,35 @@ class Storage:
 
     def walk(self) -> Iterator[FileInfo]:
         """Every file below the root, in path order, hidden files and folders left out."""
-        return (_file_info(info, remote=is_remote(self.root)) for _, info in self._files())
+        return (info for _, info in self._files())
 
-    def dangling(self) -> Sequence[str]:
-        """Local links below the root whose target is gone, which `walk` does not see."""
+    def tree(self) -> Tree:
+        """What `walk` finds and what it cannot give, of a local root; nothing of an s3:// one."""
         if is_remote(self.root):
-            return []
-        paths = (os.path.join(at, name) for at, _, names in os.walk(self._base) for name in names)
-        return sorted(path for path in paths if os.path.islink(path) and not os.path.exists(path))
+            return Tree(files=(), dangling=(), unnameable=())
+        with storage_errors("list", self.root):
+            return walk(self._base)
 
     def find(self, suffix: str) -> tuple[str, ...]:
         """Paths, relative to the root, of the files that `walk` finds and that end so."""
         return tuple(rel for rel, _ in self._files() if rel.endswith(suffix))
 
-    def _files(self) -> Iterator[tuple[str, pafs.FileInfo]]:
+    def _files(self) -> Iterator[tuple[str, FileInfo]]:
+        for info in self._infos():
+            rel = info.uri.removeprefix("s3://").removeprefix(self._base).lstrip("/")
+            if not any(part.startswith(".") for part in rel.split("/")):
+                yield rel, info
+
+    def _infos(self) -> Iterator[FileInfo]:
+        if not is_remote(self.root):
+            for file in self.tree().files:
+                yield FileInfo(uri=file.path, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns)
+            return
         selector = pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
         with storage_errors("list", self.root):
             infos = self._fs.get_file_info(selector)
         for info in sorted((i for i in infos if i.type == pafs.FileType.File), key=lambda i: i.path):
-            rel = info.path.removeprefix(self._base).lstrip("/")
-            if not any(part.startswith(".") for part in rel.split("/")):
-                yield rel, info
+            yield _file_info(info, remote=True)
 
     def sweep_temporary(self) -> int:
         """Deletes what a killed writer left behind; call it only while nothing else writes here."""
@@ -244,6 +312,24 @@ def storage_errors(action: str, uri: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _storage_error(action, uri, error) from error
+
+
+@contextmanager
+def source_errors(uri: str) -> Iterator[None]:
+    """As `storage_errors("read", uri)`, of a file that is an item: one that is missing, or that this user may
+    not read, is a MediaError. What a store refuses is not the item's fault: credentials expire."""
+    try:
+        yield
+    except OSError as error:
+        raise _source_error(uri, error) from error
+
+
+def _source_error(uri: str, error: OSError) -> FramemillError:
+    if isinstance(error, FileNotFoundError):
+        return MediaError("no such file")
+    if is_remote(uri) or is_environment(error):
+        return _storage_error("read", uri, error)
+    return MediaError(f"cannot be read: {error.strerror or error}")
 
 
 def _file_info(info: pafs.FileInfo, *, remote: bool) -> FileInfo:

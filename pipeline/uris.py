@@ -16,20 +16,41 @@ from typing import IO
 import pyarrow.fs as pafs
 
 from pipeline import tars
-from pipeline.errors import StorageError
-from pipeline.storage import FileInfo, Storage, _file_info, _filesystem, is_remote, storage_errors
+from pipeline.errors import MediaError, StorageError
+from pipeline.storage import (
+    FileInfo,
+    Storage,
+    _file_info,
+    _filesystem,
+    is_remote,
+    source_errors,
+    storage_errors,
+)
 
 STAT_THREADS = 16
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
 COPY_BYTES = 1 << 23
+NO_FILE = "no such file"
 
 
 def stat(uri: str) -> FileInfo | None:
     """The file at `uri`, or None when there is no file."""
-    fs, path = _filesystem(uri)
-    with storage_errors("look for", uri):
-        info = fs.get_file_info(path)
+    info = _look(uri)
     return _file_info(info, remote=is_remote(uri)) if info.type == pafs.FileType.File else None
+
+
+def is_folder(uri: str) -> bool:
+    """Whether there is a folder, or an s3:// prefix with something below it, at `uri`."""
+    return _look(uri).type == pafs.FileType.Directory
+
+
+def _look(uri: str) -> pafs.FileInfo:
+    fs, path = _filesystem(uri)
+    try:
+        with storage_errors("look for", uri):
+            return fs.get_file_info(path)
+    except ValueError as error:  # pa.ArrowInvalid: an s3:// name with `//`, or without a bucket
+        raise StorageError(f"cannot look for {uri}: {error}", expected="s3://bucket/key") from error
 
 
 def stat_each(uris: Sequence[str]) -> list[FileInfo | None]:
@@ -53,8 +74,14 @@ def read_uri(uri: str) -> bytes:
     return Storage(folder or ".").read_bytes(name)
 
 
-def tar_members(uri: str) -> tuple[list[tars.Member], str]:
+def tar_members(uri: str) -> tuple[Sequence[tars.Member], str]:
     """The files inside a tar, and what is wrong with it ("" = nothing): see tars.scan."""
+    contents = tar_contents(uri)
+    return contents.members, contents.problem
+
+
+def tar_contents(uri: str) -> tars.Contents:
+    """All that a scan of the tar tells."""
     info = stat(uri)
     if info is None:
         raise StorageError(f"cannot read {uri}: no such file")
@@ -62,7 +89,7 @@ def tar_members(uri: str) -> tuple[list[tars.Member], str]:
 
 
 @lru_cache(maxsize=64)
-def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tuple[list[tars.Member], str]:
+def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tars.Contents:
     """Size and time are in the key only: a tar that changed is scanned again."""
     with open_range(uri) as stream:
         return tars.scan(stream, size_bytes)
@@ -79,15 +106,23 @@ def open_range(uri: str) -> Iterator[IO[bytes]]:
 @contextmanager
 def local_path(uri: str) -> Iterator[Path]:
     """A local file with the contents of `uri`, for decoders. What lies on S3 or inside a tar is copied,
-    alone, to a temporary file of the same suffix."""
+    alone, to a temporary file of the same suffix. Whoever has rows of the file asks for it by
+    `pipeline.sources.content.open_content`, which proves that it is still the same.
+
+    Raises:
+        MediaError: it is missing or this user may not read it: the fault of this one item.
+        StorageError: the store does not give it, or there is no space for the copy.
+    """
     member = None if os.path.isfile(uri) else tars.split_member(uri)
     if member is None and not is_remote(uri) and "://" not in uri:
         if not os.path.isfile(uri):
-            raise StorageError("no such file")
+            raise MediaError(NO_FILE)
         if uri.endswith(".tar"):
-            raise StorageError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
+            raise MediaError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
         yield Path(uri)
         return
+    if member is None and not is_remote(uri):
+        raise MediaError(f"cannot read {uri}", expected="a local path or s3://", fix="download it first")
     with tempfile.TemporaryDirectory(prefix="framemill-") as folder:
         target = Path(folder) / f"source{PurePosixPath(uri).suffix}"
         if member is not None:
@@ -100,20 +135,21 @@ def local_path(uri: str) -> Iterator[Path]:
 def _copy_remote(uri: str, target: Path) -> None:
     fs, path = _filesystem(uri)
     local = pafs.LocalFileSystem()
-    with storage_errors("read", uri):
-        try:
-            pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
-        except FileNotFoundError as error:
-            raise StorageError("no such file") from error
+    with source_errors(uri):
+        pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
 
 
 def _copy_member(tar: str, name: str, target: Path) -> None:
+    if stat(tar) is None:
+        raise MediaError(NO_FILE)
     members = {member.name: member for member in tar_members(tar)[0]}
     if name not in members:
-        raise StorageError(f"cannot read {tar}#{name}: no such member")
+        raise MediaError(f"{NO_FILE} in {tar}")
     with open_range(tar) as stream, open(target, "wb") as out:
         stream.seek(members[name].offset)
         left = members[name].nbytes
         while left and (data := stream.read(min(left, COPY_BYTES))):
             out.write(data)
             left -= len(data)
+    if left:
+        raise MediaError(f"cut off inside {name}")

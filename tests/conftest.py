@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from s3_server import s3, server_port  # noqa: F401  (fixtures of several files)
 
 from pipeline.engine.resources import let_waiting_threads_sleep
 

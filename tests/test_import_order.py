@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["pipeline", "captioner", "tokenizer_stage", "training"]
 ROOMS = [  # in import order: a file imports from its own folder and from those above it
     "pipeline",
+    "pipeline.children",
     "pipeline.engine",
     "pipeline.corpus",
     "pipeline.sources",
@@ -37,6 +38,8 @@ LIBRARIES = {  # where a library may be imported; what stands here is imported n
     "ray": "pipeline/engine/ray_executor.py",
     "open_clip": "captioner/",
     "diffusers": "tokenizer_stage/vae/diffusers.py",
+    "boto3": ("pipeline/corpus/lease_stores.py", "pipeline/storage.py"),
+    "botocore": ("pipeline/corpus/lease_stores.py", "pipeline/storage.py"),
 }
 FILES = [*sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")), ROOT / "framemill.py"]
 
@@ -129,7 +132,7 @@ def test_training_works_without_ray() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("heavy", ["torch", "ray", "av", "open_clip", "transformers", "rich"])
+@pytest.mark.parametrize("heavy", ["torch", "ray", "av", "open_clip", "transformers", "rich", "boto3"])
 def test_nothing_heavy_at_import_of_the_command_line(heavy: str) -> None:
     code = f"import sys, framemill; print({heavy!r} in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)

@@ -95,7 +95,7 @@ def test_a_changed_manifest_decodes_nothing_and_gives_the_bytes_of_a_fresh_run(
             raise AssertionError("a frame was decoded")
 
         monkeypatch.setattr(encode_module, "read_frames", no_decoding)
-        monkeypatch.setattr("pipeline.stages.analyze.local_path", no_decoding)
+        monkeypatch.setattr("pipeline.stages.analyze.open_content", no_decoding)
         assert run(manifest, root) == 0
     finally:
         write_manifest(raw, "CC0")

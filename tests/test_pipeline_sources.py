@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.config import AnalyzeConfig
 from pipeline.corpus import tables
 from pipeline.engine.stage import Task
-from pipeline.errors import StorageError, UsageError
+from pipeline.errors import MediaError, UsageError
 from pipeline.sources.discover import Discovered, discover
 from pipeline.sources.manifests import facts_of
 from pipeline.stages.analyze import AnalyzeStage
@@ -98,9 +98,9 @@ def test_a_text_list_with_relative_absolute_repeated_and_missing_uris(media: Pat
     assert names(found, media)[:3] == ["gone.mp4", "raw/a.mp4", "raw/deep/c.png"]
     assert found.inputs["uri"].to_pylist()[3] == "https://example.org/x.mp4"
     assert found.notes == ("1 uris are named more than once; each is taken once",)
-    with pytest.raises(StorageError, match="no such file"), local_path(str(media / "gone.mp4")):
+    with pytest.raises(MediaError, match="no such file"), local_path(str(media / "gone.mp4")):
         pass
-    with pytest.raises(StorageError, match="download it first"), local_path("https://example.org/x.mp4"):
+    with pytest.raises(MediaError, match="download it first"), local_path("https://example.org/x.mp4"):
         pass
 
 
@@ -206,7 +206,7 @@ def test_tar_members_are_sources_with_their_captions(dataset: Path) -> None:
     with local_path(first["uri"]) as path:
         assert path.read_bytes() == b"first" * 300
         assert path.suffix == ".mp4"
-    with pytest.raises(StorageError, match="no such member"), local_path(f"{dataset}#x/999.mp4"):
+    with pytest.raises(MediaError, match="no such file in"), local_path(f"{dataset}#x/999.mp4"):
         pass
 
 
@@ -223,5 +223,5 @@ def test_a_tar_that_breaks_off_gives_its_whole_members_and_a_failing_row(dataset
     found = discover([str(dataset)])
     assert found.inputs["uri"].to_pylist() == [str(dataset), f"{dataset}#x/000.mp4"]
     assert found.notes
-    with pytest.raises(StorageError, match="not a whole tar"), local_path(str(dataset)):
+    with pytest.raises(MediaError, match="not a whole tar"), local_path(str(dataset)):
         pass

@@ -15,6 +15,7 @@ from pipeline.onepass.candidates import LOOK_BACK_S, Chooser
 from pipeline.progress import silent
 from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.shots.descriptor import DIMENSIONS
+from pipeline.sources.content import content_id
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import AnalyzeStage, analyze_corpus
 from pipeline.stages.long_sources import join_pieces, make_pieces
@@ -93,10 +94,12 @@ def test_the_stage_joins_pieces_and_does_without_those_it_cannot_trust(
     corpus, inputs = Corpus(str(tmp_path)), discover([str(long_file.parent)]).inputs
     paths = make_pieces(corpus, [inputs], SECOND, "key", LocalExecutor(), lambda *_: None)
     ((source_key, of_source),) = paths.items()
-    assert len(of_source) == 5
+    content = content_id(long_file)
+    assert (len(of_source.paths), of_source.source_id) == (5, content)
+    assert isinstance(join_pieces(corpus.storage, of_source, long_file, "f" * 16, SECOND, box), Failure)
     if not trusted:
-        corpus.storage.write_bytes(of_source[1], b"")
-    joined = join_pieces(corpus.storage, of_source, long_file, SECOND, box)
+        corpus.storage.write_bytes(of_source.paths[1], b"")
+    joined = join_pieces(corpus.storage, of_source, long_file, content, SECOND, box)
     assert isinstance(joined, Failure) != trusted
     by_pieces, at_once = (
         AnalyzeStage(SECOND, root=str(tmp_path), pieces=pieces) for pieces in ({source_key: of_source}, {})

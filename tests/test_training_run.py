@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from latent_sets import CONFIG, losses, text_encoder, trainer, write_corpus
+from safetensors.torch import load_file, save_file
 
 from pipeline.corpus.corpus import Corpus
 from pipeline.errors import FramemillError, ModelError, UsageError
@@ -80,6 +82,42 @@ def test_a_wild_rate_stops_with_valid_metrics_and_a_good_checkpoint(corpus: Corp
     for folder in finished(tmp_path / "run"):
         state = load_trained(str(folder.parents[1])).model.state_dict()
         assert all(value.isfinite().all() for value in state.values())
+
+
+@pytest.mark.parametrize("file", ["ema", "model", "optimizer"])
+def test_stored_weights_that_are_not_finite_are_refused(corpus: Corpus, tmp_path: Path, file: str) -> None:
+    """As an older version or another program may have left them: file and tensor are named."""
+    run = trainer(corpus, tmp_path / "run")
+    for _ in range(3):
+        run.train_step()
+    path = finished(run.run)[-1] / f"{file}.safetensors"
+    tensors = load_file(path)
+    wrong = sorted(name for name, value in tensors.items() if value.is_floating_point() and value.numel())[0]
+    tensors[wrong].view(-1)[0] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(ModelError, match=rf"{re.escape(str(path))} holds 1 tensors .*{re.escape(wrong)}"):
+        trainer(corpus, tmp_path / "run")
+    if file == "ema":
+        with pytest.raises(ModelError, match=re.escape(wrong)):
+            load_trained(str(run.run))
+    assert finished(run.run)
+
+
+def test_what_a_stopped_save_or_rotation_left_is_swept(corpus: Corpus, tmp_path: Path) -> None:
+    run = trainer(corpus, tmp_path / "run", dataclasses.replace(CONFIG, checkpoint_every=1))
+    left = run.run / "checkpoints" / ".step-00000009.tmp"
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run.train_step()
+    left.mkdir()
+    run.step = 2
+    with pytest.raises(KeyboardInterrupt):
+        run.commit(write=stop)
+    again = trainer(corpus, tmp_path / "run", dataclasses.replace(CONFIG, checkpoint_every=1))
+    assert again.step == 1
+    assert [path.name for path in left.parent.iterdir()] == ["step-00000001"]
 
 
 def test_a_folder_that_is_no_run_is_not_trained_into(corpus: Corpus, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 In: kept clips (source, span, crop). Each is decoded once, at its target size, in the sandbox, encoded
 one by one (so that no latent depends on its neighbours) and stored as a raw posterior mean. A clip that
-cannot be decoded is a `failed` row with its reason. The tar is committed first, the part last; the
-index, which makes the set readable, when every part is there. Never normalises, never captions.
+cannot be decoded is a `failed` row with its reason, and so is one whose file no longer has the content
+that was analyzed: it is tried again when a file of that size lies there. The tar is committed first, the
+part last; the index, which makes the set readable, when every part is there. Never normalises, never
+captions.
 """
 
 import json
@@ -17,7 +19,6 @@ import numpy as np
 from pipeline.config import Config, DecodeLimits, EncodeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.failures import has_failed
 from pipeline.corpus.shards import (
     LatentSet,
     LatentsInfo,
@@ -32,8 +33,8 @@ from pipeline.errors import MediaError, ModelError
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.settings import fingerprint
+from pipeline.sources.content import is_of_the_file, open_content, sizes_bytes
 from pipeline.storage import Storage
-from pipeline.uris import local_path
 from tokenizer_stage.sharding import (
     CAPTION_COLUMNS,
     kept_clips,
@@ -41,7 +42,7 @@ from tokenizer_stage.sharding import (
 )
 from tokenizer_stage.vae.spans import read_frames, span_of
 
-STAGE_VERSION = 2
+STAGE_VERSION = 3
 RECORD_COLUMNS = (
     "clip_id",
     "source_id",
@@ -90,9 +91,9 @@ class EncodeStage:
         killers = task.killers("clip_id")
         failed = [_failed_row(row, KILLED.reason) for row in rows if row["clip_id"] in killers]
         left = (row for row in rows if row["clip_id"] not in killers | have)
-        for uri, clips in groupby(left, key=lambda row: row["uri"]):
+        for (uri, content), clips in groupby(left, key=lambda row: (row["uri"], row["source_id"])):
             clips_of_file = list(clips)
-            samples_of_file = guard(partial(self._encode_file, uri, clips_of_file))
+            samples_of_file = guard(partial(self._encode_file, uri, content, clips_of_file))
             results = (
                 [samples_of_file] * len(clips_of_file)
                 if isinstance(samples_of_file, Failure)
@@ -129,8 +130,8 @@ class EncodeStage:
             if (key := sample.record.get("latent_key")) in wanted
         ]
 
-    def _encode_file(self, uri: str, rows: list[dict[str, Any]]) -> list[Sample | Failure]:
-        with local_path(uri) as path:
+    def _encode_file(self, uri: str, content: str, rows: list[dict[str, Any]]) -> list[Sample | Failure]:
+        with open_content(uri, content) as (path, _):
             return [guard(partial(self._encode_clip, str(path), row)) for row in rows]
 
     def _encode_clip(self, path: str, row: dict[str, Any]) -> Sample:
@@ -167,7 +168,8 @@ def encode_corpus(
     corpus: Corpus, config: Config, executor: Executor, progress: Progress, *, retry_failed: bool = False
 ) -> RunSummary:
     """Brings the latent set `config.encode.name` up to date with the kept clips; does only what is open,
-    and the clips that failed when asked to."""
+    the clips that failed for want of their file where one of its size lies there again, and, when asked to,
+    all that failed."""
     from tokenizer_stage.vae.names import load_vae
 
     vae = load_vae(config.encode.vae)
@@ -179,8 +181,9 @@ def encode_corpus(
 
     def plan() -> list[Task]:
         done = _drop_stale(latents, tasks)
-        if retry_failed:
-            done -= _drop_failed(latents, done)
+        failed = _failed_rows(latents, done)
+        again = failed if retry_failed else _back_again(corpus, failed)
+        done -= _drop_failed(latents, tasks, {row["shard"] for row in again})
         return [task for task in tasks if task.key not in done]
 
     def stage(todo: list[Task]) -> EncodeStage:
@@ -234,14 +237,39 @@ def _drop_stale(latents: LatentSet, tasks: list[Task]) -> set[str]:
     return parts & planned
 
 
-def _drop_failed(latents: LatentSet, done: set[str]) -> set[str]:
-    """Deletes the index and the parts with failed rows: their shards are open again. Returns their keys."""
-    failed = {key for key in sorted(done) if has_failed(latents.part(key))}
-    if failed:
+def _failed_rows(latents: LatentSet, done: set[str]) -> list[dict[str, Any]]:
+    """The failed rows of the parts that are done: of the index, where there is one."""
+    tables_of_rows = [latents.part(key) for key in sorted(done)] if latents.is_open() else [latents.index()]
+    return [
+        row
+        for rows in tables_of_rows
+        for row in rows.select(["source_id", "shard", "status", "reason"]).to_pylist()
+        if row["status"] == "failed"
+    ]
+
+
+def _back_again(corpus: Corpus, failed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that failed for want of their file, where one of its size lies there now. Whether it is the one
+    that was analyzed, the worker that opens it finds out; size alone spares a set with many lost files from
+    being opened by every run."""
+    lost = [row for row in failed if is_of_the_file(row["reason"])]
+    if not lost:
+        return []
+    uri_of = corpus.provenance()
+    size_of = {row["source_id"]: row["size_bytes"] for row in corpus.sources().to_pylist()}
+    ids = sorted({row["source_id"] for row in lost})
+    sizes = dict(zip(ids, sizes_bytes([uri_of[i]["uri"] for i in ids]), strict=True))
+    return [row for row in lost if sizes[row["source_id"]] == size_of[row["source_id"]]]
+
+
+def _drop_failed(latents: LatentSet, tasks: list[Task], shards: set[str]) -> set[str]:
+    """Deletes the index and the parts of these shards: they are open again. Returns the parts' keys."""
+    keys = {task.key for task in tasks if task.inputs["shard"][0].as_py() in shards}
+    if keys:
         latents.open()
-    for key in sorted(failed):
+    for key in sorted(keys):
         latents.storage.delete(latents.part_path(key))
-    return failed
+    return keys
 
 
 def _failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:

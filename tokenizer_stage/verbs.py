@@ -8,7 +8,8 @@ def add_verbs(verbs: Verbs) -> None:
     add = verbs.add("verify", verify, "corpus")
     add("corpus")
     add("--latents", default="default", help="name of the latent set")
-    add("--decode-back", type=int, default=4, help="how many latents to decode and compare with their source")
+    compared = "how many latents to compare with their source; 0: decode none at all"
+    add("--decode-back", type=int, default=4, help=compared)
     add = verbs.add("vae train", vae_train, "--media toy/videos my-clips --out my-vae", settings=True)
     add("--media", required=True, nargs="+", help="folders of videos and images")
     add("--out", required=True)
@@ -18,7 +19,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 
 def verify(args: Args) -> int:
-    """Check every shard: hashes, counts, finite values, and decode some latents back."""
+    """Check every shard: hashes, counts, finite values, latents against filmstrips, some against sources."""
     from pipeline.corpus.corpus import Corpus
     from tokenizer_stage.verify import verify as check
 

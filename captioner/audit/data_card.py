@@ -214,7 +214,7 @@ def _limits(contents: Contents) -> list[str]:
         limits.append(f"{count(salvaged)} files broke half way: only what could be decoded was used.")
     if hdr:
         limits.append(
-            f"{count(hdr)} files are of high dynamic range, which is not tone-mapped: they look flat."
+            f"{count(hdr)} files are of high dynamic range: they are seen tone-mapped to standard range."
         )
     if sound:
         limits.append(f"{count(sound)} files have sound; nothing of it is in the corpus or its captions.")

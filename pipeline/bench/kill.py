@@ -1,9 +1,9 @@
-"""Runs of the whole data side, killed with -9 at a random time and started again.
+"""Runs of the whole data side, ended by a signal at a random time and started again.
 
-In: a folder of media (or none: a small toy world), a number of runs, a seed. Out: how many of them left the
-same corpus, byte for byte, as a run that nobody disturbed. What is killed takes turns: the driver of a
-local run, then a worker, the raylet and the driver of a run on Ray. Linux only: processes are found in
-/proc.
+In: a folder of media (or none: a small toy world), a number of runs, a seed, a signal. Out: how many of them
+left the same corpus, byte for byte, as a run that nobody disturbed. What is killed (-9) takes turns: the
+driver of a local run, then a worker, the raylet and the driver of a run on Ray; what is terminated is a
+driver, which must end with 143 and leave nothing unfinished. Linux only: processes are found in /proc.
 """
 
 import contextlib
@@ -22,7 +22,12 @@ from typing import Any
 from pipeline.progress import Progress, silent
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
-VICTIMS = ("local driver", "worker", "raylet", "ray driver")
+VICTIMS = {
+    signal.SIGKILL: ("local driver", "worker", "raylet", "ray driver"),
+    signal.SIGTERM: ("local driver", "ray driver"),
+}
+TERMINATED = "exit 143"
+PARTS = ("sources", "clips", "strips", "captions", "latents")  # folders of files that never change
 SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.samples_per_shard=4")
 STUCK_S, RESTARTS = 300.0, 3  # a run still alive so long after the kill is stuck; how often to start again
 SOONEST_S = 0.1  # after the start; a victim not seen by then is not there
@@ -35,9 +40,11 @@ def bench_kill(
     runs: int,
     seed: int,
     *,
+    sent: signal.Signals = signal.SIGKILL,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """`ratio`: runs that ended equal to the undisturbed one, over all runs."""
+    """`ratio`: runs that ended equal to the undisturbed one, over all runs. One that was sent SIGTERM must
+    also have said so by its exit code, and have left no unfinished file under any name."""
     draw, outcomes, log = random.Random(seed), Counter[str](), []
     with tempfile.TemporaryDirectory(prefix="framemill-kill-") as folder:
         root = Path(folder)
@@ -53,26 +60,30 @@ def bench_kill(
         if wanted["ray"] != wanted["local"]:
             outcomes["executors differ"] += 1
         for number in range(runs):
-            victim = VICTIMS[number % len(VICTIMS)]
+            victim = VICTIMS[sent][number % len(VICTIMS[sent])]
             executor = "local" if victim == "local driver" else "ray"
             after_s = draw.uniform(0.05, 0.95) * usual_s[executor]
             out = root / "killed" / "corpus"
-            ended = _killed_run(media, out, victim, executor, after_s)
+            ended = _killed_run(media, out, victim, executor, after_s, sent)
             while ended is None and after_s > SOONEST_S:  # it was done before its kill: sooner, then
                 after_s /= 2
                 shutil.rmtree(out, ignore_errors=True)
-                ended = _killed_run(media, out, victim, executor, after_s)
+                ended = _killed_run(media, out, victim, executor, after_s, sent)
+            unfinished = _unfinished(out, wanted["local"]) if sent == signal.SIGTERM else []
             restarts = 0
             while restarts < RESTARTS and contents(out) != wanted["local"]:
                 _start(media, out, "local").wait()
                 restarts += 1
             outcome = "same" if contents(out) == wanted["local"] else "different"
+            if sent == signal.SIGTERM and ended and (ended != TERMINATED or unfinished):
+                outcome = "unclean"
             outcome = outcome if ended else "never killed"
             log.append(
                 {
                     "victim": victim,
                     "after_s": round(after_s, 1),
                     "then": ended,
+                    "unfinished": unfinished,
                     "restarts": restarts,
                     "outcome": outcome,
                 }
@@ -97,6 +108,13 @@ def contents(corpus: Path) -> dict[str, bytes]:
     return {str(p.relative_to(corpus)): p.read_bytes() for p in files}
 
 
+def _unfinished(corpus: Path, wanted: dict[str, bytes]) -> list[str]:
+    """Temporary files, and parts that are not what an undisturbed run writes under their names."""
+    left = [str(path.relative_to(corpus)) for path in corpus.rglob(".tmp-*")]
+    parts = (name for name in contents(corpus) if name.startswith(PARTS) and not name.endswith(".toml"))
+    return left + [name for name in parts if (corpus / name).read_bytes() != wanted.get(name)]
+
+
 def _start(media: str, out: Path, executor: str) -> subprocess.Popen[bytes]:
     words = ["run", media, "--out", str(out), "--executor", executor, "--max-failed", "100%"]
     words += [word for setting in SETTINGS for word in ("--set", setting)]
@@ -108,8 +126,10 @@ def _start(media: str, out: Path, executor: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, start_new_session=True)
 
 
-def _killed_run(media: str, out: Path, victim: str, executor: str, after_s: float) -> str | None:
-    """Starts a run, kills the victim as soon as there is one after `after_s`, and says how the run ended;
+def _killed_run(
+    media: str, out: Path, victim: str, executor: str, after_s: float, sent: signal.Signals
+) -> str | None:
+    """Starts a run, signals the victim as soon as there is one after `after_s`, and says how the run ended;
     None when it had been done by then. One that failed by itself is told with its last words."""
     run = _start(media, out, executor)
     hits_at, killed = time.monotonic() + after_s, False
@@ -118,7 +138,7 @@ def _killed_run(media: str, out: Path, victim: str, executor: str, after_s: floa
         if time.monotonic() >= hits_at:
             for pid in _victims(victim, run.pid)[:1]:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+                    os.kill(pid, sent)
                     killed = True
     try:
         code = run.wait(STUCK_S)

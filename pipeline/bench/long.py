@@ -29,7 +29,9 @@ from pipeline.corpus.corpus import PIECES_FOLDER
 from pipeline.engine.stage import Task
 from pipeline.errors import UsageError
 from pipeline.sandbox.sandbox import Sandbox
+from pipeline.sources.content import content_id
 from pipeline.stages.analyze import AnalyzeStage
+from pipeline.stages.long_sources import Pieces
 
 LIMIT_GB = 1.5
 DEADLINE_S = 6 * 3600.0
@@ -78,8 +80,9 @@ def _watch(root: Path, config: AnalyzeConfig, pieces: int, piece: int) -> float:
 
 def _work(root: Path, config: AnalyzeConfig, pieces: int) -> dict[str, Any]:
     """What one worker makes of the source, from `pieces` pieces or, when 0, in one pass."""
-    paths = {SOURCE_KEY: tuple(map(_piece, range(pieces)))} if pieces else {}
-    stage = AnalyzeStage(config, root=str(root), pieces=paths)
+    paths, source_id = tuple(map(_piece, range(pieces))), content_id(Path(_source(root)))
+    pieces_of = {SOURCE_KEY: Pieces(source_id=source_id, paths=paths)} if pieces else {}
+    stage = AnalyzeStage(config, root=str(root), pieces=pieces_of)
     row = {"source_key": [SOURCE_KEY], "uri": [_source(root)], "size_bytes": [0], "mtime_ns": [0]}
     stage.setup()
     resident, began = _Resident(), time.monotonic()

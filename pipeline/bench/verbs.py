@@ -28,7 +28,11 @@ def add_verbs(verbs: Verbs) -> None:
     add = verbs.add("bench kill", bench_kill, "--runs 20 --seed 0 --json")
     add("--media", help="folder of media (default: a toy world made for it)")
     add("--runs", type=int, default=20)
+    add("--signal", choices=["KILL", "TERM"], default="KILL", help="TERM: as a spot notice, exit code 143")
     add("--seed", type=int, default=0)
+    add = verbs.add("bench exits", bench_exits, "--runs 500 --busy 2 --json")
+    add("--runs", type=int, default=500)
+    add("--busy", type=int, default=0, help="how many busy loops run beside them")
 
 
 def bench_shots(args: Args) -> int:
@@ -86,10 +90,24 @@ def bench_fuzz(args: Args) -> int:
 
 def bench_kill(args: Args) -> int:
     """Runs killed at random times and restarted: the same corpus, byte for byte, as an undisturbed run."""
+    from signal import Signals
+
     from pipeline.bench.kill import bench_kill as bench
     from pipeline.progress import progress_bar
 
     with progress_bar("kill", "runs", machine=args.json) as report:
-        result = bench(args.media, args.runs, args.seed, progress=report)
+        sent = Signals[f"SIG{args.signal}"]
+        result = bench(args.media, args.runs, args.seed, sent=sent, progress=report)
+    show(args, result)
+    return 0 if result["ratio"] == 1.0 else 1
+
+
+def bench_exits(args: Args) -> int:
+    """Short commands in loops: each must end with exit code 0 and as quietly as it ran."""
+    from pipeline.bench.exits import bench_exits as bench
+    from pipeline.progress import progress_bar
+
+    with progress_bar("exits", "commands", machine=args.json) as report:
+        result = bench(args.runs, args.busy, progress=report)
     show(args, result)
     return 0 if result["ratio"] == 1.0 else 1

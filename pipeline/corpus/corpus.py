@@ -5,11 +5,9 @@ In: a root (local or s3://). Out: Arrow tables, sorted by id. A part is named
 each stage: parts made with another config, code version or model are history and are never read.
 """
 
-import fcntl
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,9 +16,10 @@ import pyarrow.compute as pc
 from pipeline.config import Config
 from pipeline.corpus import tables
 from pipeline.corpus.ids import sources_of
+from pipeline.corpus.lease import Lease, held
 from pipeline.errors import FormatError, UsageError
 from pipeline.settings import build, fingerprint, to_toml
-from pipeline.storage import Storage, is_remote
+from pipeline.storage import Storage
 
 INPUTS_PATH = "inputs.parquet"
 JUDGED_PATH = "judged.parquet"
@@ -37,6 +36,7 @@ class Corpus:
     def __init__(self, root: str) -> None:
         self.root = root
         self.storage = Storage(root)
+        self._lease: Lease | None = None
 
     # -- corpus.toml ------------------------------------------------------------------------------
 
@@ -76,7 +76,10 @@ class Corpus:
         return sorted(s.removeprefix(f"{kind}/") for s in self.fingerprints() if s.startswith(f"{kind}/"))
 
     def record(self, config: Config, stage: str, stage_fingerprint: str) -> None:
-        """Makes this the corpus's config and the stage's fingerprint current, atomically."""
+        """Makes this the corpus's config and the stage's fingerprint current, atomically. A writer asks first
+        whether the corpus is still its own: each stage begins here."""
+        if self._lease is not None and not self._lease.beat():
+            raise UsageError(f"this command no longer holds {self.root}: {self._lease.lost}")
         fingerprints = dict(sorted({**self.fingerprints(), stage: stage_fingerprint}.items()))
         head = {"corpus": {"format_version": FORMAT_VERSION}, "fingerprints": fingerprints}
         text = to_toml(head, config)
@@ -85,23 +88,15 @@ class Corpus:
             self.storage.write_bytes(CONFIG_PATH, data)
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Holds the corpus for one writer; sweeps what a killed one left unfinished. The lock is the
-        kernel's and goes with its process. An s3:// corpus has no lock: one writer is the user's duty."""
-        if is_remote(self.root):
-            yield
-            return
-        root = Path(self.root)
-        root.mkdir(parents=True, exist_ok=True)
-        with open(root / ".lock", "w") as lock:
+    def writing(self, verb: str = "command") -> Iterator[None]:
+        """Holds the corpus for one writer; sweeps what a killed one left unfinished."""
+        with held(self.root, verb) as lease:
+            self._lease = lease
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UsageError(
-                    f"another framemill command is writing to {self.root}", fix="wait for it to end"
-                ) from error
-            self.storage.sweep_temporary()
-            yield
+                self.storage.sweep_temporary()
+                yield
+            finally:
+                self._lease = None
 
     def sweep_pieces(self) -> None:
         """Deletes all pieces of long sources: nothing is open any more, or what is can be made again."""
@@ -117,6 +112,11 @@ class Corpus:
     def takedowns(self) -> pa.Table:
         """Sources that were taken down: no reader shows anything of them."""
         return self._table(TAKEDOWNS_PATH, tables.TAKEDOWNS)
+
+    def taken_down_keys(self) -> list[str]:
+        """source_key of every current input whose content was taken down."""
+        rows = self.sources()
+        return rows.filter(pc.equal(rows["status"], TAKEN_DOWN))["source_key"].to_pylist()
 
     def judged(self) -> pa.Table:
         """A row a judged clip, in the order of their ids."""

@@ -40,10 +40,6 @@ class FailureLimit:
         return str(self.count) if self.share is None else f"{100 * self.share:g}%"
 
 
-def has_failed(rows: pa.Table) -> bool:
-    return "failed" in rows["status"].to_pylist()
-
-
 def forget_failed(corpus: Corpus, folder: str, stage: str, schema: pa.Schema) -> int:
     """Drops the failed rows from a stage's current parts; the number dropped. Only these items are done
     again: a part that keeps rows keeps its name. Killed half way, it has forgotten fewer."""

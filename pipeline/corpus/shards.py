@@ -237,7 +237,7 @@ class LatentSet:
 
 def read_tar(data: bytes) -> list[Sample]:
     """The whole samples of a tar; one whose latent is not that of its record is left out."""
-    members, _ = tars.scan(io.BytesIO(data), len(data))
+    members = tars.scan(io.BytesIO(data), len(data)).members
     content = {m.name: data[m.offset : m.offset + m.nbytes] for m in members}
     samples = []
     for name, text in content.items():

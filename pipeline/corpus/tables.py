@@ -64,7 +64,7 @@ SOURCES = pa.schema(  # sources/<key>.parquet: a row an input file, failures inc
         ("frames", I32),  # decoded frames
         ("duration_s", F64),  # 0 for an image
         ("has_audio", pa.bool_()),  # sound is noticed and never read
-        ("transfer", S),  # sdr | pq | hlg; high dynamic range is not tone-mapped: its pictures look flat
+        ("transfer", S),  # sdr | pq | hlg; high dynamic range is shown tone-mapped (media/tones.py)
         ("size_bytes", I64),
     ]
 )

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pipeline import errors
+from pipeline.engine.proof import Question
 from pipeline.engine.runner import Receipt, Worker
 from pipeline.engine.stage import Stage, Task
 
@@ -63,13 +64,13 @@ class Answer:
 class AnsweringWorker:
     """A Worker in a process of an executor: set up at its first task, never raises what must travel."""
 
-    def __init__(self, stage: Stage, root: str) -> None:
-        self._stage, self._root = stage, root
+    def __init__(self, stage: Stage, question: Question) -> None:
+        self._stage, self._question = stage, question
         self._worker: Worker | None = None
 
     def run(self, task: Task, *, commit: bool = True) -> Answer:
         try:
-            self._worker = self._worker or Worker(self._stage, self._root)
+            self._worker = self._worker or Worker(self._stage, self._question.root, self._question)
             return Answer(receipt=self._worker.run(task, commit=commit))
         except errors.FramemillError as error:
             return Answer(fatal=error)

@@ -8,7 +8,7 @@ the rows are found that kill a process by themselves, twice; then it runs withou
 `failed` rows. A process that dies with no row to work on convicts nobody: its tasks stay lost.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class Alone(Protocol):
 
 def receipts(
     tasks: Sequence[Task], pooled: Callable[[Sequence[Task]], Iterator[Answer]], alone: Alone
-) -> Iterator[Receipt]:
+) -> Generator[Receipt]:
     """Receipts as the tasks end; none for a task that stays lost. `pooled` gives no answer for the tasks that
     a dying worker took with it. Raises the first fatal error of a worker."""
     unanswered = {task.key: task for task in tasks}

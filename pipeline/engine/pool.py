@@ -9,18 +9,21 @@ they import the caller's main module again, which not every caller can bear (a s
 from stdin). Never a fork: Arrow and OpenMP have threads by then.
 """
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from pipeline.engine.answers import Answer
 from pipeline.engine.culprits import Ended, receipts
+from pipeline.engine.proof import Question, asked
 from pipeline.engine.resources import allowed_cpus, memory_gb, set_threads, show_gpus, visible_gpus
 from pipeline.engine.runner import Receipt
 from pipeline.engine.stage import Resources, Stage, Task
@@ -41,7 +44,7 @@ class PoolExecutor:
     def gpus(self) -> float:
         return len(visible_gpus())
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
         if type(stage).__module__ == "__main__":
             raise UsageError(
                 f"the stage {stage.name} stands in the main script, which workers do not import",
@@ -49,13 +52,14 @@ class PoolExecutor:
             )
         shares = gpu_shares(stage.resources.gpus, visible_gpus())
         limit = min(self._workers or worker_limit(stage.resources), len(shares) or sys.maxsize)
-        run = partial(_run, stage, root, shares or [()] * limit)
+        with asked(root) as question:
+            run = partial(_run, stage, question, shares or [()] * limit)
 
-        def pooled(tasks: Sequence[Task]) -> Iterator[Answer]:
-            return (ended.answer for ended in run(tasks, limit=limit, keep=True) if ended.answer)
+            def pooled(tasks: Sequence[Task]) -> Iterator[Answer]:
+                return (ended.answer for ended in run(tasks, limit=limit, keep=True) if ended.answer)
 
-        # One at a time: a process that dies for want of memory beside others convicts nobody's row.
-        return receipts(tasks, pooled, partial(run, limit=1, keep=False))
+            # One at a time: a process that dies for want of memory beside others convicts nobody's row.
+            yield from receipts(tasks, pooled, partial(run, limit=1, keep=False))
 
 
 def worker_limit(need: Resources) -> int:
@@ -77,7 +81,7 @@ def gpu_shares(gpus: float, visible: Sequence[str]) -> list[tuple[str, ...]]:
 
 def _run(
     stage: Stage,
-    root: str,
+    question: Question,
     shares: Sequence[tuple[str, ...]],
     tasks: Sequence[Task],
     *,
@@ -98,7 +102,7 @@ def _run(
     try:
         while waiting or busy:
             while waiting and len(busy) < limit:
-                next_task(_Process(stage, root, free.popleft()))
+                next_task(_Process(stage, question, free.popleft()))
             for ready in wait(list(busy)):
                 assert isinstance(ready, Connection)
                 process, number = busy.pop(ready)
@@ -118,7 +122,7 @@ class _Process:
     """One worker process. It has its own process group: Ctrl-C reaches this process, which ends it, and not
     a decoder in the middle of a file, whose death would be written down as the file's failure."""
 
-    def __init__(self, stage: Stage, root: str, gpus: tuple[str, ...]) -> None:
+    def __init__(self, stage: Stage, question: Question, gpus: tuple[str, ...]) -> None:
         self.gpus = gpus
         own, its = socket.socketpair()
         paths = [str(SOURCE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -136,7 +140,7 @@ class _Process:
             )
         self.connection = Connection(own.detach())
         self._say([str(Path(path).resolve()) for path in sys.path])  # the stage's module lies there
-        self._say((stage, root))
+        self._say((stage, question))
 
     def send(self, task: Task, commit: bool) -> None:
         self._say((task, commit))
@@ -149,8 +153,11 @@ class _Process:
             return None
 
     def close(self) -> None:
+        """Ends the process, and after it (so that it sees none of them die) its decoders."""
         self._process.kill()
         self._process.wait()
+        with contextlib.suppress(ProcessLookupError):  # nobody is left of its group
+            os.killpg(self._process.pid, signal.SIGKILL)
         self.connection.close()
 
     def _say(self, message: object) -> None:

@@ -1,7 +1,8 @@
 """A worker of pipeline/engine/pool.py: `python -m pipeline.engine.pool_worker FD`.
 
-In (a socket, FD): where modules lie, (stage, root), then (task, commit) after (task, commit). Out: an answer
-to each task. Ends with its parent, also when that was killed: then the socket closes. Never: stdin or stdout.
+In (a socket, FD): where modules lie, (stage, question), then (task, commit) after (task, commit). Out: an
+answer to each task. Ends with its parent, also when that was killed: then the socket closes. Never: stdin or
+stdout.
 """
 
 import os
@@ -11,6 +12,7 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
+from pipeline.ending import leave_signals_to_parent
 from pipeline.engine.answers import AnsweringWorker
 
 
@@ -34,4 +36,5 @@ def _read(connection: Connection, messages: "queue.SimpleQueue[Any]") -> None:
 
 
 if __name__ == "__main__":
+    leave_signals_to_parent()
     _serve(Connection(int(sys.argv[1])))

@@ -9,29 +9,34 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import ray
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import errors
+from pipeline.ending import undisturbed
 from pipeline.engine.answers import Answer, AnsweringWorker
 from pipeline.engine.culprits import Ended, receipts
+from pipeline.engine.proof import Question, asked
 from pipeline.engine.resources import let_waiting_threads_sleep, show_gpus
 from pipeline.engine.runner import Receipt
 from pipeline.engine.stage import Resources, Stage, Task
 
+LOG = logging.getLogger(__name__)
+PROOF_S = 120.0  # a node that has not answered by then is judged by its workers, which ask again
 DIED = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)  # not a lost node or cluster
 
 
 class _TaskWorker:
     """A worker as Ray Data calls it: a batch of one task in, its answer as JSON out."""
 
-    def __init__(self, stage: Stage, root: str) -> None:
-        self._worker = _worker(stage, root)
+    def __init__(self, stage: Stage, question: Question) -> None:
+        self._worker = _worker(stage, question)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         with pa.ipc.open_stream(batch["inputs"][0]) as stream:
@@ -44,22 +49,62 @@ class RayExecutor:
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
+        self._proven: set[tuple[str, str]] = set()  # (root, node) that share the driver's storage
 
     def gpus(self) -> float:
         _start()
         return float(ray.cluster_resources().get("GPU", 0.0))
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
         _start()
-        yield from receipts(tasks, partial(self._pooled, stage, root), partial(_alone, stage, root))
+        with asked(root) as question:
+            try:
+                self._prove(question)
+                pooled, alone = partial(self._pooled, stage, question), partial(_alone, stage, question)
+                yield from receipts(tasks, pooled, alone)
+            except KeyboardInterrupt:
+                ray.shutdown()  # no worker commits anything after this run has let go of the corpus
+                raise
 
-    def _pooled(self, stage: Stage, root: str, tasks: Sequence[Task]) -> Iterator[Answer]:
+    def _prove(self, question: Question) -> None:
+        """Lets each node that may run tasks answer, but for those that have; StorageError for one that does
+        not share the storage. On a node that joins later each worker reads the question itself."""
+        waiting = {}
+        refusals: list[errors.StorageError] = []
+        for node in ray.nodes():
+            key = (question.root, node["NodeID"])
+            if node["Alive"] and node["Resources"].get("CPU") and key not in self._proven:
+                there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ask = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_answer)
+                waiting[ask.remote(question)] = (key, f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})")
+        if not waiting:
+            return
+        answered, _ = ray.wait(list(waiting), num_returns=len(waiting), timeout=PROOF_S)
+        for ref in answered:
+            key, name = waiting[ref]
+            try:
+                answer = ray.get(ref)
+            except ray.exceptions.RayError as fault:  # gone again, or it cannot run this code
+                LOG.info("the node %s did not answer: %s", name, fault)
+                continue
+            if isinstance(answer, errors.StorageError):
+                refusals.append(answer)
+                continue
+            try:
+                question.hear(answer, name)
+                self._proven.add(key)
+            except errors.StorageError as error:
+                refusals.append(error)
+        if refusals:  # raised when every other answer is taken in, so that none is left lying there
+            raise refusals[0]
+
+    def _pooled(self, stage: Stage, question: Question, tasks: Sequence[Task]) -> Iterator[Answer]:
         """Answers of a pool of workers; none for the tasks that a dying worker took with it."""
         need = stage.resources
         items = [{"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks]
         answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _TaskWorker,
-            fn_constructor_args=(stage, root),
+            fn_constructor_args=(stage, question),
             batch_size=1,
             compute=ActorPoolStrategy(size=min(len(items), self._workers or _fit(need))),
             num_cpus=need.cpus,
@@ -72,13 +117,15 @@ class RayExecutor:
             yield Answer.from_dict(json.loads(row["answer"]))
 
 
-def _alone(stage: Stage, root: str, tasks: Sequence[Task], *, commit: bool = True) -> Iterator[Ended]:
+def _alone(
+    stage: Stage, question: Question, tasks: Sequence[Task], *, commit: bool = True
+) -> Iterator[Ended]:
     """How the tasks ended, a process a task."""
     need = stage.resources
     run_one = ray.remote(
         num_cpus=need.cpus, num_gpus=need.gpus, memory=_bytes(need), max_retries=0, max_calls=1
     )(_run_one)
-    waiting = {run_one.remote(stage, root, task, commit): number for number, task in enumerate(tasks)}
+    waiting = {run_one.remote(stage, question, task, commit): number for number, task in enumerate(tasks)}
     while waiting:
         (done,), _ = ray.wait(list(waiting), num_returns=1)
         number = waiting.pop(done)
@@ -88,15 +135,23 @@ def _alone(stage: Stage, root: str, tasks: Sequence[Task], *, commit: bool = Tru
             yield Ended(number=number, died=isinstance(error, DIED))
 
 
-def _run_one(stage: Stage, root: str, task: Task, commit: bool) -> dict[str, Any]:
-    return _worker(stage, root).run(task, commit=commit).to_dict()
+def _run_one(stage: Stage, question: Question, task: Task, commit: bool) -> dict[str, Any]:
+    return _worker(stage, question).run(task, commit=commit).to_dict()
 
 
-def _worker(stage: Stage, root: str) -> AnsweringWorker:
+def _answer(question: Question) -> str | errors.StorageError:
+    """A node's answer, or why it has none. Ray hands back exceptions only as errors of its own."""
+    try:
+        return question.answer()
+    except errors.StorageError as error:
+        return error
+
+
+def _worker(stage: Stage, question: Question) -> AnsweringWorker:
     """A worker in a process of Ray's. One that asked for no GPU sees none: Ray shows it all of them."""
     if not stage.resources.gpus:
         show_gpus(os.environ, ())
-    return AnsweringWorker(stage, root)
+    return AnsweringWorker(stage, question)
 
 
 def _start() -> None:
@@ -105,9 +160,20 @@ def _start() -> None:
         let_waiting_threads_sleep(os.environ)  # workers set it too, but here they have it from their start
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back in receipts
+        os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it takes SIGTERM for a crash
         # Of a Ray that starts here: its default of 15 leaves a worker 3 % of a core that somebody else uses.
         os.environ.setdefault("RAY_worker_niceness", "0")
-        ray.init(include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+        try:
+            settings = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+            undisturbed(partial(ray.init, **settings))
+        except Exception as error:  # Ray has several, of no common kind
+            address = os.environ.get("RAY_ADDRESS")
+            where = f"join the Ray at {address}" if address else "start Ray here"
+            raise errors.UsageError(
+                f"cannot {where}: {str(error).partition(chr(10))[0]}",
+                fix="check RAY_ADDRESS and, where the cluster asks for a token, RAY_AUTH_MODE=token and "
+                "RAY_AUTH_TOKEN_PATH; or run with --executor local",
+            ) from error
     # Ray 2.60 warns of `**ray_remote_args` and has no other way yet to say max_restarts to a pool of actors.
     warnings.filterwarnings("ignore", message=".ray_remote_args. is deprecated")
     context = DataContext.get_current()

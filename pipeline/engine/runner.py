@@ -1,33 +1,44 @@
 """Runs the tasks of a stage: each is processed and committed where it ran, and answers with a receipt.
 
 In: a stage, its open tasks, an executor. Out: committed parts and a summary. A task whose worker dies
-or whose stage breaks is lost and named; the others go on. Running again is the resume.
+or whose stage breaks is lost and named; the others go on, but for an environment that fails task after task,
+which stops the stage. A receipt counts when its part is seen from here. Running again is the resume.
 """
 
 import logging
+import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from pipeline.engine.proof import Question
 from pipeline.engine.resources import threads_restored, use_threads, visible_gpus
-from pipeline.engine.stage import Resources, Stage, Task, attempt, set_up
+from pipeline.engine.stage import Loss, Resources, Stage, Task, attempt, set_up
+from pipeline.errors import StorageError
 from pipeline.progress import Progress, silent
 from pipeline.storage import Storage
 
 LOG = logging.getLogger(__name__)
 WORKER_DIED = "its worker died; run the command again to retry it"
+LOST = "lost"  # among what progress says, beside the stage's own counts
+NOT_TRIED = "not tried: the stage was stopped"
+FAULTS_IN_A_ROW = 5  # of the environment, in tasks that ended one after another, which stop a stage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What became of one task. `error` is empty when its part was committed."""
+    """What became of one task. `error` is empty when its part was committed, whose done-marker is the file
+    `part`; it is the environment's fault where `environment` says so."""
 
     key: str
     seconds: float = 0.0
     counts: dict[str, int] = field(default_factory=dict)
+    part: str = ""
     error: str = ""
+    environment: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,13 +56,22 @@ class RunSummary:
         return self.counts.get("failed", 0)
 
 
+class StageStopped(StorageError):
+    """The environment failed task after task. What was done by then, and what was not, is the `summary`."""
+
+    def __init__(self, what: str, *, expected: str = "", fix: str = "", summary: RunSummary) -> None:
+        super().__init__(what, expected=expected, fix=fix)
+        self.summary = summary
+
+
 class Executor(Protocol):
-    """Runs tasks somewhere and yields their receipts as they come, in any order."""
+    """Runs tasks somewhere and yields their receipts as they come, in any order. Closed early, it starts no
+    further task."""
 
     def gpus(self) -> float:
         """How many GPUs it can give to workers."""
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]: ...
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]: ...
 
 
 def granted(wanted: Resources, executor: Executor) -> Resources:
@@ -60,9 +80,12 @@ def granted(wanted: Resources, executor: Executor) -> Resources:
 
 
 class Worker:
-    """One worker of a stage: set up once, on the threads that the stage is given, then task after task."""
+    """One worker of a stage: set up once, on the threads that the stage is given, then task after task; not
+    at all where it does not see the driver's storage."""
 
-    def __init__(self, stage: Stage, root: str) -> None:
+    def __init__(self, stage: Stage, root: str, question: Question | None = None) -> None:
+        if question is not None:
+            question.read()
         use_threads(stage.resources.cpus)
         set_up(stage)
         self._stage, self._storage = stage, Storage(root)
@@ -70,14 +93,20 @@ class Worker:
     def run(self, task: Task, *, commit: bool = True) -> Receipt:
         """Processes and commits one task, the done-marker last; without `commit` only the first."""
         started = time.monotonic()
-        counts, error = attempt(lambda: self._process(task, commit))
-        return Receipt(key=task.key, seconds=time.monotonic() - started, counts=counts or {}, error=error)
+        done = attempt(lambda: self._process(task, commit))
+        seconds = time.monotonic() - started
+        if isinstance(done, Loss):
+            return Receipt(key=task.key, seconds=seconds, error=done.reason, environment=done.environment)
+        part, counts = done
+        return Receipt(key=task.key, seconds=seconds, counts=counts, part=part)
 
-    def _process(self, task: Task, commit: bool) -> dict[str, int]:
+    def _process(self, task: Task, commit: bool) -> tuple[str, dict[str, int]]:
+        """Where the done-marker lies, "" where nothing was committed, and the stage's counts."""
         result = self._stage.process(task)
-        for output in result.outputs if commit else ():
+        outputs = result.outputs if commit else ()
+        for output in outputs:
             self._storage.write_bytes(output.path, output.data)
-        return result.counts
+        return outputs[-1].path if outputs else "", result.counts
 
 
 class LocalExecutor:
@@ -87,7 +116,7 @@ class LocalExecutor:
     def gpus(self) -> float:
         return len(visible_gpus())
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Iterator[Receipt]:
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
         with threads_restored():
             worker = Worker(stage, root)
             for task in tasks:
@@ -101,21 +130,69 @@ def run(
     root: str,
     progress: Progress = silent,
 ) -> RunSummary:
-    """Runs the tasks and calls progress(done, total, counts so far) after each; sets up nothing for none."""
+    """Runs the tasks and calls progress(done, total, counts so far) after each; sets up nothing for none.
+
+    Raises:
+        StageStopped: the environment failed FAULTS_IN_A_ROW tasks one after another, with no success between.
+    """
     started = time.monotonic()
     LOG.info("%s: %d tasks to do, on %s", stage.name, len(tasks), type(executor).__name__)
-    counts: Counter[str] = Counter()
     receipts: dict[str, Receipt] = {}
+    facts: Counter[str] = Counter()
+    faults: list[Receipt] = []  # of the environment, since the last success
     if tasks:
         progress(0, len(tasks), {})
-        for receipt in executor.execute(stage, tasks, root):
-            receipts[receipt.key] = receipt
-            counts.update(receipt.counts)
-            progress(len(receipts), len(tasks), dict(counts))
-    ended = [receipts.get(task.key, Receipt(key=task.key, error=WORKER_DIED)) for task in tasks]
-    lost = tuple(receipt for receipt in ended if receipt.error)
+        # Closed here, also by a signal: no worker outlives the stage, and commits nothing after it.
+        with closing(executor.execute(stage, tasks, root)) as ended:
+            for receipt in ended:
+                receipts[receipt.key] = receipt
+                facts.update(receipt.counts | ({LOST: 1} if receipt.error else {}))
+                progress(len(receipts), len(tasks), dict(facts))
+                faults = [*faults, receipt] if receipt.environment else faults if receipt.error else []
+                if len(faults) == FAULTS_IN_A_ROW:
+                    break
+        receipts = _with_parts(receipts, root)
+    stopped = len(faults) == FAULTS_IN_A_ROW
+    missing = NOT_TRIED if stopped else WORKER_DIED
+    all_receipts = [receipts.get(task.key, Receipt(key=task.key, error=missing)) for task in tasks]
+    lost = tuple(receipt for receipt in all_receipts if receipt.error)
     for receipt in lost:
         LOG.info("%s: task %s is lost: %s", stage.name, receipt.key, receipt.error)
+    counts = _counts(all_receipts)
+    if len(lost) > facts[LOST]:  # those without a receipt or a part, too
+        progress(len(tasks), len(tasks), counts | {LOST: len(lost)})
     seconds = time.monotonic() - started
-    LOG.info("%s: done in %.1f s, %s", stage.name, seconds, dict(counts))
-    return RunSummary(stage=stage.name, tasks=len(tasks), lost=lost, counts=dict(counts), seconds=seconds)
+    LOG.info("%s: done in %.1f s, %s", stage.name, seconds, counts)
+    summary = RunSummary(stage=stage.name, tasks=len(tasks), lost=lost, counts=counts, seconds=seconds)
+    if stopped:
+        raise StageStopped(
+            f"the stage {stage.name} was stopped: {FAULTS_IN_A_ROW} tasks in a row were lost to faults that "
+            f"are not their own, the last with: {faults[-1].error}",
+            fix=f"mend that and run the same command again: it does the {len(lost)} open tasks",
+            summary=summary,
+        )
+    return summary
+
+
+def _counts(receipts: Sequence[Receipt]) -> dict[str, int]:
+    """The stage's own counts, summed."""
+    counts: Counter[str] = Counter()
+    for receipt in receipts:
+        counts.update(receipt.counts)
+    return dict(counts)
+
+
+def _with_parts(receipts: Mapping[str, Receipt], root: str) -> dict[str, Receipt]:
+    """The receipts; those whose parts cannot be seen from here are lost ones."""
+    storage = Storage(root)
+    folders = {os.path.dirname(receipt.part) for receipt in receipts.values() if receipt.part}
+    listed = {os.path.join(folder, name) for folder in folders for name in storage.list(folder)}
+
+    def checked(receipt: Receipt) -> Receipt:
+        # A listing of NFS may be half a minute old; a name that was never looked up before is looked up now.
+        if not receipt.part or receipt.part in listed or storage.exists(receipt.part):
+            return receipt
+        error = f"its part is not in {root}: where it ran, that is another place, or the part was deleted"
+        return Receipt(key=receipt.key, seconds=receipt.seconds, error=error)
+
+    return {key: checked(receipt) for key, receipt in receipts.items()}

@@ -1,4 +1,5 @@
-"""The stage contract: the unit of work, of resume and of loss; and the only catch-alls.
+"""The stage contract: the unit of work, of resume and of loss; and the only catch-alls, which tell the three
+kinds of fault apart (pipeline/errors.py).
 
 In: a Task (rows of a table). Out: a TaskResult (named files, the last of which is the done-marker).
 A stage is a plain picklable class: config in, nothing heavy until `setup`. It never writes to the
@@ -11,7 +12,7 @@ from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
-from pipeline.errors import ConfigError, FramemillError, MediaError, StorageError
+from pipeline.errors import ConfigError, FramemillError, MediaError, StorageError, is_environment
 
 T = TypeVar("T")
 
@@ -91,14 +92,18 @@ KILLED = Failure(reason="killed its worker")
 
 
 def guard(work: Callable[[], T]) -> T | Failure:
-    """Runs the work of one item; any exception costs that item only. Out of memory and a wrong model
-    or config concern every item alike, so they pass through."""
+    """Runs the work of one item; an exception costs that item only. What says nothing of the item passes
+    through: out of memory, a fault of the environment (as a StorageError), a wrong model or config."""
     try:
         return work()
-    except (MediaError, StorageError) as error:
+    except MediaError as error:
         return Failure(reason=str(error))
     except (MemoryError, FramemillError):
         raise
+    except OSError as error:
+        if is_environment(error):
+            raise StorageError(f"{type(error).__name__}: {error}", fix="run the command again") from error
+        return Failure(reason=f"{type(error).__name__}: {error}")
     except Exception as error:  # one poisoned item must not stop the others
         return Failure(reason=f"{type(error).__name__}: {error}")
 
@@ -115,14 +120,27 @@ def set_up(stage: Stage) -> None:
         ) from error
 
 
-def attempt(work: Callable[[], T]) -> tuple[T | None, str]:
-    """Runs a whole task: (its result, "") or (None, why it is lost). A wrong model, config or format
-    would lose every task alike, so it ends the run instead."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Why a task is lost, and whether the fault is the environment's."""
+
+    reason: str
+    environment: bool = False
+
+
+def attempt(work: Callable[[], T]) -> T | Loss:
+    """Runs a whole task: its result, or why it is lost. A wrong model, config or format would lose every task
+    alike, so it ends the run instead."""
     try:
-        return work(), ""
-    except (MediaError, StorageError, MemoryError) as error:
-        return None, str(error) or "out of memory"
+        return work()
+    except StorageError as error:
+        return Loss(reason=str(error), environment=True)
+    except (MediaError, MemoryError) as error:
+        return Loss(reason=str(error) or "out of memory")
     except FramemillError:
         raise
     except Exception as error:  # a bug on one task's data must not stop the others
-        return None, f"{type(error).__name__}: {error}"
+        return Loss(
+            reason=f"{type(error).__name__}: {error}",
+            environment=isinstance(error, OSError) and is_environment(error),
+        )

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace
 
 from pipeline.errors import MediaError, UsageError
+from pipeline.media.colour import BT709, usual_matrix
 from pipeline.media.decode import open_container, video_stream
 from pipeline.storage import commit
 
@@ -19,7 +21,9 @@ def write_video(
     path: str | Path, frames: Iterable[np.ndarray], fps: Fraction, crf: int = 16, preset: str = "veryfast"
 ) -> None:
     """Encode uint8 RGB frames [H, W, 3] (even sizes) to H.264 in MP4: atomic, and the same bytes every
-    time."""
+    time. Of high definition the matrix is BT.709, and stated; below it is BT.601, as which players take it
+    without a tag."""
+    is_hd = False
     with (
         commit(Path(path)) as temporary,
         av.open(str(temporary), "w", format="mp4", container_options={"fflags": "+bitexact"}) as container,
@@ -36,7 +40,16 @@ def write_video(
                 if height_px % 2 or width_px % 2:
                     raise UsageError(f"frames of {width_px}x{height_px}", expected="even width and height")
                 stream.width, stream.height = width_px, height_px
+                is_hd = usual_matrix(width_px, height_px) == BT709
+                if is_hd:
+                    context = stream.codec_context
+                    context.colorspace = context.color_primaries = context.color_trc = BT709
+                    context.color_range = ColorRange.MPEG
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            if is_hd:
+                frame = frame.reformat(
+                    format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+                )
             frame.pts = index
             frame.time_base = 1 / fps
             container.mux(stream.encode(frame))

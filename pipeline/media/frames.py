@@ -8,9 +8,12 @@ from dataclasses import dataclass
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
+from av.video.reformatter import ColorRange, Interpolation
 
+from pipeline.media.colour import Scaler, cut
+from pipeline.media.fields import shown_picture
 from pipeline.media.orientation import Orientation
+from pipeline.media.tones import HDR
 
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
 
@@ -32,7 +35,7 @@ class MediaInfo:
     container_duration_s: float  # and of the whole file, sound and late starts included; 0 when it does not
     has_audio: bool
     clock_may_jump: bool = False  # no place can be sought by its time (pipeline/media/clock.py)
-    transfer: str = "sdr"  # or pq, hlg: high dynamic range, whose pictures are not tone-mapped
+    transfer: str = "sdr"  # or pq, hlg: high dynamic range, shown tone-mapped
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,35 +48,6 @@ class Damage:
     size_change: str = ""  # the picture size changed: the frames from there on are left out
 
 
-class Scaler:
-    """Converts pictures of one stream. A scaling context costs more than to scale with it: they are kept."""
-
-    def __init__(self) -> None:
-        self._contexts: dict[tuple[int, int, str, int, bool], VideoReformatter] = {}
-
-    def convert(
-        self,
-        picture: av.VideoFrame,
-        width_px: int,
-        height_px: int,
-        layout: str,
-        interpolation: int,
-        *,
-        full_range: bool = False,
-    ) -> av.VideoFrame:
-        """The picture in this size and pixel format; YUV in full range or in its own."""
-        key = width_px, height_px, layout, interpolation, full_range
-        return self._contexts.setdefault(key, VideoReformatter()).reformat(
-            picture,
-            width_px,
-            height_px,
-            layout,
-            interpolation=interpolation,
-            dst_color_range=ColorRange.JPEG if full_range else None,
-            threads=1,
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One decoded picture; pixels are converted only when asked for, scaled inside the converter."""
@@ -81,8 +55,9 @@ class Frame:
     index: int
     time_s: float
     orientation: Orientation
-    picture: av.VideoFrame  # as coded; of an interlaced one a field (pipeline/media/fields.py)
+    picture: av.VideoFrame  # as coded; what is shown of an interlaced one is a field of it
     scaler: Scaler
+    info: MediaInfo  # of its source
     after_gap: bool = False  # frames between the one before and this one were left out
 
     def yuv(self, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -90,7 +65,7 @@ class Frame:
         range."""
         size = self._coded(width_px, height_px)
         small = self.scaler.convert(
-            self.picture, *size, "yuv420p", Interpolation.FAST_BILINEAR, full_range=True
+            shown_picture(self.picture), *size, "yuv420p", Interpolation.FAST_BILINEAR, full_range=True
         )
         y, u, v = (_plane(plane) for plane in small.planes)
         return self._upright(y), self._upright(u), self._upright(v)
@@ -98,7 +73,9 @@ class Frame:
     def luma(self, width_px: int, height_px: int) -> np.ndarray:
         """Upright 8-bit full-range luma [H, W]."""
         size = self._coded(width_px, height_px)
-        small = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
+        small = self.scaler.convert(
+            shown_picture(self.picture), *size, "gray", Interpolation.AREA, full_range=True
+        )
         return self._upright(_plane(small.planes[0]))
 
     def coded_luma(self) -> tuple[np.ndarray, bool]:
@@ -106,8 +83,11 @@ class Frame:
         range is full (else 16 to 235). Costs nothing for 8-bit planar video: it is the decoder's own memory.
         """
         layout = self.picture.format
-        if layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
-            full = self.picture.color_range == ColorRange.JPEG or layout.name.startswith(("yuvj", "gray"))
+        shown_as_coded = self.picture.color_trc not in HDR
+        if shown_as_coded and layout.name.startswith(PLANAR_8_BIT) and layout.components[0].bits == 8:
+            full = self.picture.color_range == ColorRange.JPEG or (
+                layout.name.startswith(("yuvj", "gray")) and self.picture.color_range != ColorRange.MPEG
+            )
             return _plane(self.picture.planes[0]), full
         size = self.picture.width, self.picture.height
         grey = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
@@ -121,19 +101,19 @@ class Frame:
         """Upright uint8 RGB [H, W, 3], scaled down by area averages: half the cost of `rgb`."""
         size = self._coded(width_px, height_px)
         return self._upright(
-            self.scaler.convert(self.picture, *size, "rgb24", Interpolation.AREA).to_ndarray()
+            self.scaler.convert(shown_picture(self.picture), *size, "rgb24", Interpolation.AREA).to_ndarray()
         )
 
     def rgb(self, width_px: int, height_px: int, crop: Sequence[float] = (0.0, 0.0, 1.0, 1.0)) -> np.ndarray:
         """Upright uint8 RGB [H, W, 3] of a part of the picture: crop is x, y, w, h as fractions of it."""
-        picture = self.picture
+        picture = shown_picture(self.picture)
         if tuple(crop) != (0.0, 0.0, 1.0, 1.0):
-            pixels = self._upright(picture.to_ndarray(format="rgb24"))  # [H0, W0, 3]
+            whole = self.scaler.whole(picture)
+            pixels = self._upright(whole.to_ndarray())  # [H0, W0, 3]
             high, wide, _ = pixels.shape
             x, y = round(crop[0] * wide), round(crop[1] * high)
             w, h = max(1, round(crop[2] * wide)), max(1, round(crop[3] * high))
-            part = np.ascontiguousarray(pixels[y : y + h, x : x + w])  # [h, w, 3]
-            small = av.VideoFrame.from_ndarray(part, format="rgb24")
+            small = cut(pixels[y : y + h, x : x + w], whole)
             return self.scaler.convert(small, width_px, height_px, "rgb24", BICUBIC).to_ndarray()
         size = self._coded(width_px, height_px)
         return self._upright(self.scaler.convert(picture, *size, "rgb24", BICUBIC).to_ndarray())

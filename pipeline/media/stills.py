@@ -3,9 +3,11 @@
 In: a local path to a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file. Out: upright uint8 RGB [H, W, 3], one
 picture or, of an animated WebP or AVIF, one after another with their times. (Animated GIF and PNG are
 pipeline.media.decode's.) And pixels as the JPEG of filmstrips. The EXIF orientation is applied, CMYK
-converted, 16 bits cut to 8, transparency laid over white; of a TIFF with many pages the first counts; colour
-profiles are not applied. Never: a picture of more pixels than allowed (refused from the header, before
-decoding), or a truncated one completed with grey.
+converted, 16 bits cut to 8, transparency laid over white, PQ and HLG of an AVIF tone-mapped (from the 8 bits
+that Pillow gives); of a TIFF with many pages the first counts; colour profiles are not applied. HEIC and
+other HEIF stills are refused as what they are: their decoders come under the LGPL, with HEVC's patents.
+Never: a picture of more pixels than allowed (refused from the header, before decoding), a truncated one
+completed with grey, or one tile of a grid as the picture.
 """
 
 import io
@@ -15,22 +17,28 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import MediaError
+from pipeline.media import tones
+from pipeline.media.heif import read_heif
+from pipeline.media.tones import HDR
 
 MAGIC = {  # how files of a format begin
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
     "WEBP": rb"RIFF.{4}WEBP",
-    "AVIF": rb".{4}ftypavi[fs]",
+    "AVIF": rb".{4}ftypavi[fs]",  # and what heif.py knows as such
     "GIF": rb"GIF8[79]a",
-    "BMP": rb"BM.{4}\x00{4}",
-    "TIFF": rb"II\*\x00|MM\x00\*",
+    "BMP": rb"BM.{12}[\x0c(48@l|]\x00{3}",  # the sizes of its second header: 12, 40, 52, 56, 64, 108, 124
+    "TIFF": rb"II[*+]\x00|MM\x00[*+]",  # + is BigTIFF
 }
 ANY_SIZE = 1 << 62  # pixels, where only the header is read
+AVIF_BRANDS = (b"avif", b"avis")  # of a still, of a sequence
+REFUSED = {"F": "floating-point numbers", "I": "whole numbers of 32 bits", "LAB": "CIELAB colours"}
 DECODED_BY_MEDIA = ("GIF", "PNG")  # when they move
 LEAST_DURATION_S, USUAL_DURATION_S = 0.011, 0.1  # a shorter frame is shown for the usual time, as browsers do
 TURNS = {  # EXIF orientation → how to make the picture upright, degrees counter-clockwise of that
@@ -60,8 +68,16 @@ def read_still(path: str | Path, max_pixels: int) -> tuple[np.ndarray, str, int]
     """(uint8 RGB [H, W, 3] upright, codec name, degrees counter-clockwise that were applied)."""
     with _opened(path, max_pixels) as image:
         turn, degrees = TURNS.get(_orientation(image), (None, 0))
-        upright = _rgb(image) if turn is None else _rgb(image).transpose(turn)
-        return np.asarray(upright), (image.format or "").lower(), degrees
+        upright = _rgb(image)
+        if turn is not None and image.format != "TIFF":  # Pillow turns a TIFF itself
+            upright = upright.transpose(turn)
+        return _standard(np.asarray(upright), path), (image.format or "").lower(), degrees
+
+
+def transfer(path: str | Path) -> str:
+    """The transfer that a still states: sdr, pq or hlg."""
+    picture = read_heif(path)
+    return HDR.get(picture.transfer, "sdr") if picture else "sdr"
 
 
 def frames(path: str | Path, max_pixels: int) -> Iterator[tuple[float, np.ndarray]]:
@@ -70,7 +86,7 @@ def frames(path: str | Path, max_pixels: int) -> Iterator[tuple[float, np.ndarra
         time_s = 0.0
         for index in range(getattr(image, "n_frames", 1)):
             image.seek(index)
-            yield time_s, np.asarray(_rgb(image))
+            yield time_s, _standard(np.asarray(_rgb(image)), path)
             duration_s = image.info.get("duration", 0) / 1000
             time_s += duration_s if duration_s >= LEAST_DURATION_S else USUAL_DURATION_S
 
@@ -108,10 +124,13 @@ def decode_luma(data: JpegBytes) -> np.ndarray:
 def _format(path: str | Path) -> str | None:
     try:
         with open(path, "rb") as stream:
-            head = stream.read(16)
+            head = stream.read(18)
     except OSError:
         return None
-    return next((name for name, begins in MAGIC.items() if re.match(begins, head, re.DOTALL)), None)
+    known = next((name for name, begins in MAGIC.items() if re.match(begins, head, re.DOTALL)), None)
+    if head[4:8] == b"ftyp" and (picture := read_heif(path)):
+        return picture.format if picture.format == "AVIF" or not picture.is_sequence else None
+    return known
 
 
 def _moves(path: str | Path) -> bool:
@@ -133,7 +152,7 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=list(MAGIC)) as image:
+            with Image.open(_readable(path), formats=list(MAGIC)) as image:
                 if image.width * image.height > max_pixels:
                     what = f"too many pixels: {image.width}x{image.height}"
                     raise MediaError(what, expected=f"at most {max_pixels}")
@@ -142,6 +161,9 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise MediaError(f"too many pixels: {error}", expected=f"at most {max_pixels}") from error
     except UnidentifiedImageError as error:
+        with open(path, "rb") as stream:
+            if stream.read(4) == b"MM\x00+":
+                raise MediaError("a BigTIFF picture in big-endian order", expected="little-endian") from error
         raise MediaError("not a picture: damaged header") from error
     except (
         OSError,
@@ -153,6 +175,29 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
         raise MediaError(f"damaged picture: {error}") from error
 
 
+def _readable(path: str | Path) -> str | Path | BinaryIO:
+    """What Pillow is to open: of an AVIF whose brands do not say so, the same with the brand that does."""
+    picture = read_heif(path)
+    if picture is None:
+        return path
+    if picture.format != "AVIF":
+        raise MediaError(str(picture), expected=f"one of {', '.join(MAGIC)}", fix="convert it")
+    brand = AVIF_BRANDS[picture.is_sequence]
+    if picture.brands[0] == brand:
+        return path
+    data = Path(path).read_bytes()
+    return io.BytesIO(data[:8] + brand + data[12:])
+
+
+def _standard(pixels: np.ndarray, path: str | Path) -> np.ndarray:
+    """uint8 RGB [H, W, 3] of standard range; of PQ and HLG tone-mapped."""
+    picture = read_heif(path)
+    if picture is None or picture.transfer not in HDR:
+        return pixels
+    coded = pixels.astype(np.uint16) * 257
+    return tones.to_standard(coded, HDR[picture.transfer], picture.primaries)
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(0x0112, 1))
@@ -161,12 +206,18 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise MediaError("a picture of floating-point numbers", expected="8 or 16 bits a channel")
+    if image.mode in REFUSED:
+        raise MediaError(f"a picture of {REFUSED[image.mode]}", expected="RGB of 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16 bits a pixel
-        return Image.fromarray(np.clip(np.asarray(image) >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+        grey = np.asarray(image)  # uint16 [H, W]
+        shown = (grey >> 8).astype(np.uint8)
+        if (clear := image.info.get("transparency")) is not None:  # the one grey that is
+            shown[grey == clear] = 255
+        return Image.fromarray(shown).convert("RGB")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        is_bmp, image = image.format == "BMP", image.convert("RGBA")
+        if is_bmp and not np.asarray(image)[..., 3].any():  # alpha that was never filled in
+            return image.convert("RGB")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")

@@ -11,9 +11,9 @@ import ctypes
 import json
 import os
 import resource
+import select
 import sys
 import threading
-import time
 from fractions import Fraction
 from functools import partial
 from itertools import accumulate, pairwise
@@ -22,7 +22,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from pipeline.children.wire import receive, send
 from pipeline.config import AnalyzeConfig, DecodeLimits, ShotConfig
+from pipeline.ending import leave_signals_to_parent
 from pipeline.engine.stage import Failure, guard
 from pipeline.errors import FramemillError, UsageError
 from pipeline.media.encode import write_video
@@ -32,7 +34,6 @@ from pipeline.sandbox.answers import Answer, pack_analysis, pack_jpegs
 from pipeline.sandbox.confine import forbid_sockets_and_programs, has_landlock, read_only
 from pipeline.shots.boundaries import Boundary
 from pipeline.storage import Buffer
-from pipeline.wire import receive, send
 
 LARGE_BYTES = 64 << 20  # of an answer
 ANALYSES = ("analyze", "count_pieces", "watch_piece", "join_pieces")
@@ -136,14 +137,23 @@ def _answer_or_error(request: dict[str, Any], data: Buffer, limits: DecodeLimits
     except FramemillError as error:
         texts = {"what": error.what, "expected": error.expected, "fix": error.fix}
         return {"error": type(error).__name__} | texts, []
+    except (
+        OSError
+    ) as error:  # FFmpeg's codes for damaged data are the system's: here, EIO is the file's fault
+        what = f"{type(error).__name__}: {error}"
+        return {"error": "MediaError", "what": what, "expected": "", "fix": ""}, []
 
 
 def _die_with(parent: int) -> None:
-    """A killed parent cannot kill its child: the child watches for it."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
+    """A killed parent cannot kill its child: the child watches for it. Its end of stdin closes with it; the
+    parent's id is for one whose end another process holds."""
+    hung_up = select.poll()
+    hung_up.register(0, 0)  # nothing but a hang-up
+    while os.getppid() == parent and not hung_up.poll(1000):
+        pass
     os._exit(1)
 
 
 if __name__ == "__main__":
+    leave_signals_to_parent()
     _serve(DecodeLimits(**json.loads(sys.argv[1])))

@@ -6,7 +6,6 @@ with the reason. Opens no media: what a file really is, the decoder decides.
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -16,10 +15,15 @@ import pyarrow as pa
 
 from pipeline.corpus import tables
 from pipeline.errors import StorageError, UsageError
+from pipeline.names import is_nameable, readable
 from pipeline.settings import fingerprint
-from pipeline.sources.manifests import SIDECARS, SUFFIXES, Entry, read_manifest, sample_key, tar_facts
+from pipeline.sources.globs import split_glob
+from pipeline.sources.lists import SUFFIXES
+from pipeline.sources.manifests import Entry, read_manifest
+from pipeline.sources.sidecars import SIDECARS, sidecar_facts
 from pipeline.storage import FileInfo, Storage, is_remote
-from pipeline.uris import stat, stat_each, tar_members
+from pipeline.tars import split_member
+from pipeline.uris import is_folder, stat, stat_each, tar_contents, tar_members
 
 VIDEO = "3gp apng avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 IMAGE = "avif bmp jpeg jpg png tif tiff webp"
@@ -46,14 +50,20 @@ def discover(paths: Sequence[str]) -> Discovered:
     """
     sources = _Sources()
     for path in paths:
+        if not path or not is_nameable(path if is_remote(path) else os.path.abspath(path)):
+            raise UsageError(
+                f"{readable(path)} cannot be a source" if path else "an empty name is no source",
+                expected="a name in UTF-8, also of the folders above",
+            )
         info = stat(path)
         if info is not None:
             sources.take_named(info)
         else:
             sources.walk(path)
     if not sources.rows:
+        why = f" ({sources.notes[0]})" if sources.notes else ""
         raise UsageError(
-            f"no media files at {', '.join(paths)}",
+            f"no media files at {', '.join(paths)}{why}",
             expected=f"files like {', '.join(sorted(MEDIA_SUFFIXES)[:6])}, …",
         )
     rows = [sources.rows[uri] for uri in sorted(sources.rows)]
@@ -82,26 +92,42 @@ class _Sources:
             return
         entries, notes = read_manifest(info.uri)
         self.notes += notes
+        members = _member_infos(entries)
         for entry, there in zip(entries, stat_each([e.uri for e in entries]), strict=True):
-            self.take(entry.uri, there or _member_info(entry), entry.facts)
+            self.take(entry.uri, there or members.get(entry.uri), entry.facts)
 
     def walk(self, path: str) -> None:
         """The media below a folder, a prefix or the folder part of a glob."""
-        folder, pattern = _split_glob(path)
-        infos = [i for i in Storage(folder).walk() if pattern is None or pattern.fullmatch(_uri(i))]
-        gone = [p for p in Storage(folder).dangling() if pattern is None or pattern.fullmatch(p)]
+        folder, pattern = split_glob(path, is_folder)
+        storage = Storage(folder)
+        root = "" if is_remote(folder) else os.path.abspath(folder).rstrip("/")
+
+        def is_asked_for(uri: str) -> bool:
+            below = uri.removeprefix(f"{storage.root}/" if is_remote(uri) else f"{root}/")
+            return pattern is None or pattern.fullmatch(below) is not None
+
+        infos = [info for info in storage.walk() if is_asked_for(info.uri)]
+        tree = storage.tree()
+        gone = [link for link in tree.dangling if is_asked_for(link)]
+        self._say_unnameable(tree.unnameable)
         for link in gone:
             if _suffix(link) in MEDIA_SUFFIXES:
                 self.take(link, None, {})
         if not infos and not gone:
+            why = f"; {tree.unnameable[0]} is not UTF-8" if tree.unnameable else ""
             raise UsageError(
-                f"no files at {path}", expected="media, a folder, a glob, a list or an s3:// prefix"
+                f"no files at {path}{why}", expected="media, a folder, a glob, a list or an s3:// prefix"
             )
         for info in infos:
             if _suffix(info.uri) in MEDIA_SUFFIXES | {".tar"}:
-                self.take(_uri(info), info, {})
+                self.take(info.uri, info, {})
             else:
-                self.ignored.append(_uri(info))
+                self.ignored.append(info.uri)
+
+    def _say_unnameable(self, names: Sequence[str]) -> None:
+        if names:
+            named = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+            self.notes.append(f"{len(names)} files or folders left out, their names are not UTF-8: {named}")
 
     def take(self, uri: str, info: FileInfo | None, facts: Mapping[str, Any]) -> None:
         """One source, or those inside a tar; `info` is None when there is no such file."""
@@ -111,19 +137,22 @@ class _Sources:
             self._add(uri, info, facts)
 
     def _take_tar(self, tar: str, info: FileInfo, facts: Mapping[str, Any]) -> None:
-        members, problem = tar_members(tar)
-        if problem:
-            self.notes.append(f"{tar}: {problem}")
+        contents = tar_contents(tar)
+        self.notes += [f"{tar}#{note}" for note in contents.notes]
+        if contents.problem:
+            self.notes.append(f"{tar}: {contents.problem}")
             self._add(tar, info, facts)  # fails with the problem; the members before it are taken
-        of_keys, notes = tar_facts(tar, members)
+        open_members = [m for m in contents.members if not _is_hidden(m.name)]
+        media = [m for m in open_members if _suffix(m.name) in MEDIA_SUFFIXES]
+        sidecars = [m for m in open_members if _suffix(m.name) in SIDECARS]
+        of_member, notes = sidecar_facts(tar, media, sidecars)
         self.notes += notes
-        for member in members:
-            uri, suffix = f"{tar}#{member.name}", _suffix(member.name)
-            if suffix in MEDIA_SUFFIXES and not any(p.startswith(".") for p in member.name.split("/")):
-                inside = FileInfo(uri=uri, size_bytes=member.nbytes, mtime_ns=info.mtime_ns)
-                self._add(uri, inside, {**facts, **of_keys.get(sample_key(member.name), {})})
-            elif suffix not in SIDECARS:
-                self.ignored.append(uri)
+        for member in media:
+            uri = f"{tar}#{member.name}"
+            inside = FileInfo(uri=uri, size_bytes=member.nbytes, mtime_ns=info.mtime_ns)
+            self._add(uri, inside, {**facts, **of_member.get(member.name, {})})
+        taken = {member.name for member in (*media, *sidecars)}
+        self.ignored += [f"{tar}#{m.name}" for m in contents.members if m.name not in taken]
 
     def _add(self, uri: str, info: FileInfo | None, facts: Mapping[str, Any]) -> None:
         size_bytes, mtime_ns = (info.size_bytes, info.mtime_ns) if info else (None, None)
@@ -136,39 +165,29 @@ class _Sources:
                 self.notes.append(f"{uri}: named twice with another {name}; the first counts")
 
 
-def _member_info(entry: Entry) -> FileInfo | None:
-    """Of a listed `path.tar#member`; None when there is no such tar or member."""
-    tar, separator, name = entry.uri.partition("#")
-    try:
-        members = tar_members(tar)[0] if separator and tar.endswith(".tar") else []
-        around = stat(tar) if members else None
-    except StorageError:
-        return None
-    sizes = {member.name: member.nbytes for member in members}
-    if around is None or name not in sizes:
-        return None
-    return FileInfo(uri=entry.uri, size_bytes=sizes[name], mtime_ns=around.mtime_ns)
+def _member_infos(entries: Sequence[Entry]) -> dict[str, FileInfo]:
+    """Uri → what is known of each listed `path.tar#member` that there is; each tar is looked into once."""
+    of_tar: dict[str, set[str]] = {}
+    for entry in entries:
+        tar, name = split_member(entry.uri) or ("", "")
+        if tar:
+            of_tar.setdefault(tar, set()).add(name)
+    infos: dict[str, FileInfo] = {}
+    for tar, names in of_tar.items():
+        try:
+            members, around = tar_members(tar)[0], stat(tar)
+        except StorageError:  # whoever reads it will say why
+            continue
+        for member in members if around else ():
+            if around and member.name in names:
+                uri = f"{tar}#{member.name}"
+                infos[uri] = FileInfo(uri=uri, size_bytes=member.nbytes, mtime_ns=around.mtime_ns)
+    return infos
 
 
-def _split_glob(path: str) -> tuple[str, re.Pattern[str] | None]:
-    """(folder to walk, pattern of whole uris): `*` and `?` stay within a folder, `**` does not."""
-    wild = re.search(r"[*?\[]", path)
-    if wild is None:
-        return path, None
-    folder = path[: path.rfind("/", 0, wild.start()) + 1]
-    root = folder if is_remote(path) else os.path.abspath(folder or ".")
-    rest = path[len(folder) :]
-    pieces = re.split(r"(\*\*/?|\*|\?|\[[^\]]+\])", rest)
-    words = {"*": "[^/]*", "?": "[^/]", "**": ".*", "**/": "(?:.*/)?"}
-    pattern = "".join(
-        words.get(p) or (p if p.startswith("[") and p[-1:] == "]" else re.escape(p)) for p in pieces
-    )
-    return folder or ".", re.compile(re.escape(root.rstrip("/")) + "/" + pattern)
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") and part != ".." for part in name.split("/"))
 
 
 def _suffix(uri: str) -> str:
     return PurePosixPath(uri).suffix.lower()
-
-
-def _uri(info: FileInfo) -> str:
-    return info.uri if is_remote(info.uri) else str(PurePosixPath(info.uri))

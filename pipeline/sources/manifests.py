@@ -1,36 +1,28 @@
 """Lists of sources and what their rows say about each: caption, licence, tags and anything else.
 
 In: a text list (a uri a line, `#` starts a comment line), a CSV, TSV, JSON-lines or Parquet table with a
-`uri` column, or the members of a WebDataset tar. Out: absolute uris with their facts, and a note for every
-row that cannot be used. Opens no media.
+`uri` column. Out: absolute uris with their facts, a note for every row that cannot be used. Opens no media.
 
 Facts: `original` (column `original` or `caption`), `licence` (or `license`), `tags` (a list, or text with
 commas), and `attributes`: every other column, as one JSON object.
 """
 
-import csv
-import io
 import json
 import math
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-import pyarrow as pa
+from pipeline import tars
+from pipeline.names import is_nameable, readable, whole_characters
+from pipeline.sources.lists import BLANK, Row, read_rows
+from pipeline.storage import is_remote
 
-from pipeline.errors import UsageError
-from pipeline.storage import is_remote, read_parquet
-from pipeline.tars import Member
-from pipeline.uris import open_range, read_uri
-
-SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".jsonl", ".parquet"})
-SIDECARS = frozenset({".txt", ".json"})  # beside a tar's media, under the same key
-MAX_SIDECAR_BYTES = 1 << 20
 NAMES = {"original": ("original", "caption"), "licence": ("licence", "license")}
+DEEPEST = 100  # levels of a fact; Python's own readers of JSON end near 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +34,7 @@ class Entry:
 
 
 def read_manifest(uri: str) -> tuple[list[Entry], list[str]]:
-    """The entries in the order of the file, and a note for each row without a usable uri.
+    """The entries in the order of the file, and a note for each row that cannot be used, by its line.
 
     Raises:
         UsageError: the file cannot be parsed or has no column `uri`.
@@ -50,20 +42,38 @@ def read_manifest(uri: str) -> tuple[list[Entry], list[str]]:
     entries: list[Entry] = []
     notes: list[str] = []
     folder = os.path.dirname(uri) if is_remote(uri) else os.path.dirname(os.path.abspath(uri))
-    for number, record in _records(uri):
-        named = record.pop("uri", None)
-        if None in record or not isinstance(named, str) or not named.strip():
-            problem = "more cells than the header" if None in record else "no uri"
-            notes.append(f"{uri} row {number}: {problem}")
-            continue
-        entries.append(Entry(uri=resolve(named.strip(), folder), facts=facts_of(record)))
+    for row in read_rows(uri):
+        try:
+            entries.append(_entry(row, folder))
+        except ValueError as error:
+            notes.append(f"{uri} {row.place}: {error}")
     return entries, notes
+
+
+def _entry(row: Row, folder: str) -> Entry:
+    """What the row says; ValueError with what is wrong with it."""
+    if row.problem:
+        raise ValueError(row.problem)
+    named = row.columns.get("uri")
+    if not isinstance(named, str) or not named.strip(BLANK):
+        raise ValueError("no uri")
+    uri = resolve(named.strip(BLANK), folder)
+    if not is_nameable(uri):
+        raise ValueError(f"{readable(uri)} is no name of a file: it holds NUL or is not UTF-8")
+    parts = uri.removeprefix("s3://").split("/")
+    if is_remote(uri) and not (len(parts) > 1 and all(parts)):
+        raise ValueError(f"{uri} is no name of an object: s3://bucket/key without empty parts")
+    return Entry(uri=uri, facts=facts_of({k: v for k, v in row.columns.items() if k != "uri"}))
 
 
 def resolve(uri: str, folder: str) -> str:
     """An absolute uri; a relative one starts from `folder`, the list's own."""
+    tar, member = tars.split_member(uri) or (uri, "")
+    if member:  # no part of the path: `..` in it leads nowhere
+        return f"{resolve(tar, folder)}#{tars.plain_name(member)}"
     if uri.startswith("file://"):
-        return unquote(urlsplit(uri).path)
+        rest = uri.removeprefix("file://")
+        return unquote(rest[max(rest.find("/"), 0) :], errors="surrogateescape")
     if "://" in uri:
         return uri
     if is_remote(folder):
@@ -73,8 +83,13 @@ def resolve(uri: str, folder: str) -> str:
 
 
 def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A row's facts by their column names; what is empty is left out."""
-    rest = {name: plain for name, value in record.items() if (plain := _plain(value)) not in (None, "")}
+    """A row's facts by their column names; what is empty is left out. ValueError for what no reader of JSON
+    could read back."""
+    rest = {
+        whole_characters(name): plain
+        for name, value in record.items()
+        if (plain := _plain(value)) not in (None, "")
+    }
     facts: dict[str, Any] = {}
     for fact, names in NAMES.items():
         values = [rest.pop(name) for name in names if name in rest]
@@ -88,87 +103,17 @@ def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
     return facts
 
 
-def tar_facts(tar: str, members: Sequence[Member]) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """WebDataset key → facts from its `.json` (an object) and `.txt` (the caption), and notes."""
-    facts: dict[str, dict[str, Any]] = {}
-    notes: list[str] = []
-    with open_range(tar) as stream:
-        for member in members:
-            if PurePosixPath(member.name).suffix.lower() not in SIDECARS:
-                continue
-            stream.seek(member.offset)
-            try:
-                if member.nbytes > MAX_SIDECAR_BYTES:
-                    raise ValueError(f"larger than {MAX_SIDECAR_BYTES} bytes")
-                facts_of_file = _sidecar(member.name, stream.read(member.nbytes).decode())
-            except (ValueError, UnicodeDecodeError) as error:
-                notes.append(f"{tar}#{member.name}: {error}")
-                continue
-            of_key = facts.setdefault(sample_key(member.name), {})
-            is_text = member.name.lower().endswith(".txt")
-            of_key |= (
-                facts_of_file if is_text else {k: v for k, v in facts_of_file.items() if k not in of_key}
-            )
-    return facts, notes
-
-
-def sample_key(name: str) -> str:
-    """WebDataset's rule: the path up to the first dot of the file name."""
-    folder, file = posixpath.split(name)
-    return posixpath.join(folder, file.partition(".")[0])
-
-
-def _sidecar(name: str, text: str) -> dict[str, Any]:
-    if name.lower().endswith(".txt"):
-        return facts_of({"caption": text.strip()})
-    record = json.loads(text)
-    if not isinstance(record, dict):
-        raise ValueError("not a JSON object")
-    return facts_of(record)
-
-
-def _records(uri: str) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """(row number as a person counts it, columns) of every row."""
-    suffix = PurePosixPath(uri).suffix.lower()
-    data = read_uri(uri)
-    try:
-        if suffix == ".parquet":
-            table = read_parquet(pa.BufferReader(data))
-            _require_uri(uri, table.column_names)
-            yield from enumerate(table.to_pylist(), start=1)
-            return
-        text = data.decode("utf-8-sig")
-        if suffix == ".txt":
-            lines = enumerate((line.strip() for line in text.splitlines()), start=1)
-            yield from ((n, {"uri": line}) for n, line in lines if line and not line.startswith("#"))
-        elif suffix == ".jsonl":
-            for number, line in enumerate(text.splitlines(), start=1):
-                if line.strip():
-                    yield number, dict(json.loads(line))
-        else:
-            rows = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if suffix == ".tsv" else ",")
-            _require_uri(uri, rows.fieldnames or [])
-            yield from enumerate(rows, start=2)
-    except (UnicodeDecodeError, ValueError, TypeError, csv.Error) as error:  # pa.ArrowInvalid is a ValueError
-        raise UsageError(
-            f"{uri} cannot be read as a list of sources: {error}", expected=f"{suffix[1:]} in UTF-8"
-        ) from error
-
-
-def _require_uri(uri: str, columns: Iterable[str]) -> None:
-    if "uri" not in columns:
-        raise UsageError(
-            f"{uri} has no column `uri`; it has {', '.join(columns) or 'none'}",
-            expected="a column named uri; caption, licence, tags and others are carried along",
-        )
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON knows it: what is not finite is null, what is foreign is text."""
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The value as JSON knows it: what is not finite is null, what is foreign is text, half a character is
+    U+FFFD."""
+    if depth > DEEPEST:
+        raise ValueError(f"nested deeper than {DEEPEST} levels")
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {whole_characters(str(k)): _plain(v, depth + 1) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_plain(v, depth + 1) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
+    if value is None or isinstance(value, int | float | bool):
+        return value
+    return whole_characters(str(value))

@@ -2,16 +2,17 @@
 sandboxed child.
 
 In: rows of the inputs table. Out: three parts under the task's key: strips, clips, and sources, which
-marks the task as done. A file that cannot be decoded becomes a `failed` source with the reason; one whose
-content was taken down is not decoded again. Never: a codec in this process.
+marks the task as done. A file that cannot be decoded becomes a `failed` source with the reason, and so does
+one that changes meanwhile: its rows would be of no content that anyone can read again (its new size or time
+is another source_key, so the next run looks again). One whose content was taken down is not decoded again,
+whatever its name is now. Never: a codec in this process.
 """
 
-import hashlib
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus import tables
@@ -27,11 +28,12 @@ from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
 from pipeline.shots import detectors
 from pipeline.shots.transnet import HEIGHT_PX, WIDTH_PX
-from pipeline.stages.long_sources import Paths, join_pieces, make_pieces
+from pipeline.sources.content import CHANGING, open_content
+from pipeline.stages.long_sources import PiecesOf, join_pieces, make_pieces
 from pipeline.storage import Storage
-from pipeline.uris import local_path
 
 Rows = list[dict[str, Any]]
+MISSING_PER_TASK = 1000  # files that were not there when the run looked: a row each and no decoding child
 
 
 class AnalyzeStage:
@@ -46,7 +48,7 @@ class AnalyzeStage:
         config: AnalyzeConfig,
         taken_down: frozenset[str] = frozenset(),
         root: str = "",
-        pieces: Paths | None = None,
+        pieces: PiecesOf | None = None,
     ) -> None:
         self.config, self.taken_down = config, taken_down
         self.root, self.pieces = root, pieces or {}
@@ -90,6 +92,8 @@ class AnalyzeStage:
         known = {k: row[k] for k in ("source_key", "uri", "size_bytes")}
         analysis = KILLED if kills else guard(partial(self._look, row["uri"], known))
         if isinstance(analysis, Failure):
+            if analysis.reason.startswith(CHANGING):
+                known.pop("source_id", None)  # of which moment?
             return known | {"status": "failed", "reason": analysis.reason}, [], []
         if analysis is None:
             return known | {"status": TAKEN_DOWN}, [], []
@@ -104,12 +108,12 @@ class AnalyzeStage:
     def _look(self, uri: str, known: dict[str, Any]) -> tables.SourceAnalysis | None:
         """The analysis of a file, None when it was taken down; its source_id is known even if it fails."""
         assert self._box is not None, "setup() comes first"
-        with local_path(uri) as path:
-            known["source_id"] = _source_id(path)
-            if known["source_id"] in self.taken_down:
+        with open_content(uri) as (path, source_id):
+            known["source_id"] = source_id
+            if source_id in self.taken_down:
                 return None
-            if paths := self.pieces.get(known["source_key"]):
-                joined = join_pieces(Storage(self.root), paths, path, self.config, self._box)
+            if pieces := self.pieces.get(known["source_key"]):
+                joined = join_pieces(Storage(self.root), pieces, path, source_id, self.config, self._box)
                 if not isinstance(joined, Failure):
                     return joined
             boundaries = None
@@ -135,7 +139,10 @@ def analyze_corpus(
 
     def plan() -> list[Task]:
         done = set(corpus.sources()["source_key"].to_pylist())
-        return plan_tasks(inputs, "source_key", done, current, config.analyze.sources_per_task)
+        missing = pc.and_(pc.equal(inputs["size_bytes"], 0), pc.equal(inputs["mtime_ns"], 0))
+        there, gone = inputs.filter(pc.invert(missing)), inputs.filter(missing)
+        tasks = plan_tasks(there, "source_key", done, current, config.analyze.sources_per_task)
+        return [*tasks, *plan_tasks(gone, "source_key", done, current, MISSING_PER_TASK)]
 
     def stage(tasks: list[Task]) -> AnalyzeStage:
         pieces = make_pieces(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
@@ -158,9 +165,3 @@ def analyze_corpus(
     if not summary.lost:
         corpus.sweep_pieces()
     return summary
-
-
-def _source_id(path: Path) -> str:
-    """First 16 hex of the content's sha256."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]

@@ -3,10 +3,13 @@
 In: the open inputs that are large enough to be long. Out: packed pieces under `segments/`, which the analyze
 stage reads in place of decoding; the rows are those of one pass (pipeline/onepass/pieces.py), so the pieces
 are keyed but never part of a corpus's identity, and are deleted when nothing is open. A piece that cannot be
-trusted is an empty file: its source is decoded in one pass. Never: a clip, a decision.
+trusted is an empty file: its source is decoded in one pass. The survey says of which content the pieces must
+be; it is part of their key, each worker holds the file against it, and so does who joins them. Never: a
+clip, a decision.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,10 +24,22 @@ from pipeline.engine.stage import Failure, Output, Resources, Task, TaskResult, 
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
+from pipeline.sources.content import open_content
 from pipeline.storage import Buffer, Storage
-from pipeline.uris import local_path, stat_each
+from pipeline.uris import stat_each
 
-Paths = dict[str, tuple[str, ...]]  # source_key → its pieces' files, in order
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pieces:
+    """One long source in pieces: `paths` of its pieces' files, in order, all of them of the content
+    `source_id`."""
+
+    source_id: str
+    paths: tuple[str, ...]
+
+
+PiecesOf = dict[str, Pieces]  # by source_key
+ONE_PASS = "1 -"  # the survey of a source that is not cut, or cannot be looked at
 
 
 class _DecodingStage:
@@ -42,19 +57,19 @@ class _DecodingStage:
 
 
 class SurveyStage(_DecodingStage):
-    """Into how many pieces each source is cut: one number a row, as text."""
+    """Into how many pieces each source is cut, and its source_id: two words a row, as text."""
 
     name = "survey"
 
     def process(self, task: Task) -> TaskResult:
-        counts = [guard(partial(self._count, uri)) for uri in task.inputs["uri"].to_pylist()]
-        text = "\n".join("1" if isinstance(count, Failure) else str(count) for count in counts)
+        surveys = [guard(partial(self._survey, uri)) for uri in task.inputs["uri"].to_pylist()]
+        text = "\n".join(ONE_PASS if isinstance(survey, Failure) else survey for survey in surveys)
         return TaskResult(outputs=(Output(path=f"{PIECES_FOLDER}/{task.key}.txt", data=text.encode()),))
 
-    def _count(self, uri: str) -> int:
+    def _survey(self, uri: str) -> str:
         assert self._box is not None, "setup() comes first"
-        with local_path(uri) as path:
-            return self._box.count_pieces(path, self.config)
+        with open_content(uri) as (path, source_id):
+            return f"{self._box.count_pieces(path, self.config)} {source_id}"
 
 
 class PieceStage(_DecodingStage):
@@ -68,9 +83,9 @@ class PieceStage(_DecodingStage):
         data = b"" if isinstance(packed, Failure) else packed
         return TaskResult(outputs=(Output(path=f"{PIECES_FOLDER}/{task.key}.npz", data=data),))
 
-    def _watch(self, uri: str, piece: int, pieces: int) -> Buffer:
+    def _watch(self, uri: str, source_id: str, piece: int, pieces: int) -> Buffer:
         assert self._box is not None, "setup() comes first"
-        with local_path(uri) as path:
+        with open_content(uri, source_id) as (path, _):
             return self._box.watch_piece(path, self.config, piece, pieces)
 
 
@@ -81,7 +96,7 @@ def make_pieces(
     key: str,
     executor: Executor,
     progress: Progress,
-) -> Paths:
+) -> PiecesOf:
     """Decodes the long sources among the open ones in pieces; the files of each."""
     least = int(config.segment_min_mb * 2**20)
     large = [
@@ -92,32 +107,38 @@ def make_pieces(
     if config.segment_s <= 0 or not large:
         return {}
     key = fingerprint(key, config.segment_s)
-    surveys = [_task(key, "survey", row["source_key"], uri=row["uri"]) for row in large]
+    surveys = [_task(key, "survey of a content", row["source_key"], uri=row["uri"]) for row in large]
     _run(SurveyStage(config), surveys, corpus, executor, progress, ".txt")
-    paths: Paths = {}
+    pieces_of: PiecesOf = {}
     tasks: list[Task] = []
     for row, survey in zip(large, surveys, strict=True):
-        pieces = int(_read(corpus.storage, f"{PIECES_FOLDER}/{survey.key}.txt") or b"1")
+        text = _read(corpus.storage, f"{PIECES_FOLDER}/{survey.key}.txt").decode() or ONE_PASS
+        pieces, source_id = int(text.split()[0]), text.split()[1]
         if pieces > 1:
+            fixed: dict[str, str | int] = {"uri": row["uri"], "source_id": source_id, "pieces": pieces}
             of_source = [
-                _task(key, str(pieces), row["source_key"], str(k), uri=row["uri"], piece=k, pieces=pieces)
+                _task(key, str(pieces), row["source_key"], source_id, str(k), **fixed, piece=k)
                 for k in range(pieces)
             ]
-            paths[row["source_key"]] = tuple(f"{PIECES_FOLDER}/{task.key}.npz" for task in of_source)
+            paths = tuple(f"{PIECES_FOLDER}/{task.key}.npz" for task in of_source)
+            pieces_of[row["source_key"]] = Pieces(source_id=source_id, paths=paths)
             tasks += of_source
     _run(PieceStage(config), tasks, corpus, executor, progress, ".npz")
-    return paths
+    return pieces_of
 
 
 def join_pieces(
-    storage: Storage, paths: Sequence[str], path: Path, config: AnalyzeConfig, box: Sandbox
+    storage: Storage, pieces: Pieces, path: Path, source_id: str, config: AnalyzeConfig, box: Sandbox
 ) -> SourceAnalysis | Failure:
-    """The rows of a source from its pieces, or why one pass is needed."""
-    files = stat_each([f"{storage.root}/{piece}" for piece in paths])
+    """The rows of the source at `path`, whose content is `source_id`, from its pieces, or why one pass is
+    needed."""
+    if pieces.source_id != source_id:
+        return Failure(reason="the pieces are of another content")
+    files = stat_each([f"{storage.root}/{piece}" for piece in pieces.paths])
     sizes = [file.size_bytes if file else 0 for file in files]
     if not all(sizes):
         return Failure(reason="a piece is missing or cannot be trusted")
-    return guard(lambda: box.join_pieces(path, config, sizes, map(storage.read_bytes, paths)))
+    return guard(lambda: box.join_pieces(path, config, sizes, map(storage.read_bytes, pieces.paths)))
 
 
 def _task(key: str, *ids: str, **row: str | int) -> Task:

@@ -1,5 +1,7 @@
 """The verbs of the data side that need this package alone: their arguments, and what each runs."""
 
+from typing import Any
+
 from pipeline.command import Args, Verbs, show
 from pipeline.config import load_config
 from pipeline.corpus.corpus import Corpus
@@ -15,9 +17,10 @@ def add_verbs(verbs: Verbs) -> None:
     add("--workers", type=int, default=1, help="processes (the bytes do not depend on it)")
     add = verbs.add("plan", plan, "videos/ --json", settings=True)
     add("src", nargs="+", help="as for analyze")
+    add("--out", dest="corpus", help="a corpus: say which of its sources SRC does not name any more")
     add("--seconds", type=float, default=120.0, help="how much footage to analyse")
     verbs.add("status", status, "corpus --json")("corpus")
-    add = verbs.add("takedown", takedown, "corpus 0123456789abcdef --dry-run")
+    add = verbs.add("takedown", takedown, "corpus 0123456789abcdef --dry-run", resumes=True)
     add("corpus")
     add("source", nargs="+", help="a source_id, or a uri of the sources table")
     add("--reason", default="", help="why, for takedowns.parquet")
@@ -46,15 +49,23 @@ def toyworld(args: Args) -> int:
 def plan(args: Args) -> int:
     """Say from a sample of the sources what a run would take; writes nothing."""
     from pipeline.progress import progress_bar
+    from pipeline.sources.absent import absent_inputs, absent_line, absent_remark
     from pipeline.sources.discover import discover
     from pipeline.stages.forecast import forecast, forecast_lines
 
     sources = discover(args.src)
+    remarks: dict[str, Any] = {}
+    lines: list[str] = []
+    if args.corpus:
+        corpus = Corpus(args.corpus).require()
+        absent = absent_inputs(before := corpus.inputs(), sources.inputs, corpus.taken_down_keys())
+        remarks["absent"] = absent_remark(absent, keep=False)
+        lines = list(filter(None, [absent_line(absent, before.num_rows, keep=False)]))
     with progress_bar("plan", machine=args.json) as report:
         expected = forecast(
             sources.inputs, load_config(args.config, args.set), budget_s=args.seconds, progress=report
         )
-    show(args, expected, forecast_lines(expected))
+    show(args, {**expected, **remarks}, [*forecast_lines(expected), *lines])
     return 0
 
 
@@ -70,10 +81,12 @@ def status(args: Args) -> int:
 
 def takedown(args: Args) -> int:
     """Erase sources from every table and shard, and keep them from coming back."""
+    from contextlib import nullcontext
+
     from pipeline.corpus.takedown import as_dict, as_lines, take_down
 
     corpus = Corpus(args.corpus).require()
-    with corpus.writing():
+    with nullcontext() if args.dry_run else corpus.writing("takedown"):
         traces = take_down(corpus, args.source, reason=args.reason, dry_run=args.dry_run)
     show(args, as_dict(traces) | {"dry_run": args.dry_run}, as_lines(traces, dry_run=args.dry_run))
     return 0

@@ -25,6 +25,8 @@ from training.ema import Ema
 from training.optim import Optimizers
 
 FORMAT_VERSION = 1
+TEMP_SUFFIX = ".tmp"
+EMA_NAME = "ema.safetensors"
 
 
 def save_checkpoint(
@@ -50,7 +52,7 @@ def save_checkpoint(
         f"the checkpoint of step {step}",
     )
     final = run / "checkpoints" / f"step-{step:08d}"
-    building = final.with_name(f".{final.name}.tmp")
+    building = _hidden(final)
     with storage_errors("write", str(final)):
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
@@ -65,8 +67,12 @@ def save_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         building.rename(final)
     for old in finished(run)[:-keep]:
-        shutil.rmtree(old)
+        shutil.rmtree(old.rename(_hidden(old)))  # half of a checkpoint never bears its name
     return final
+
+
+def _hidden(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}{TEMP_SUFFIX}")
 
 
 def finished(run: Path) -> list[Path]:
@@ -87,11 +93,23 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def restore(folder: Path, model: nn.Module, ema: Ema, optimizers: Optimizers) -> None:
-    """Puts a checkpoint's tensors into place; ModelError when they are damaged."""
+    """Puts a checkpoint's tensors into place; ModelError when they are damaged or not finite."""
     with whole(folder):
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        ema.model.load_state_dict(load_file(folder / "ema.safetensors"))
-        optimizers.load_state(load_file(folder / "optimizer.safetensors"))
+        model.load_state_dict(_finite(folder / "model.safetensors"))
+        ema.model.load_state_dict(_finite(folder / EMA_NAME))
+        optimizers.load_state(_finite(folder / "optimizer.safetensors"))
+
+
+def _finite(path: Path) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = load_file(path)
+    bundle.require_finite({name: bool(value.isfinite().all()) for name, value in tensors.items()}, path)
+    return tensors
+
+
+def sweep(run: Path) -> None:
+    """Deletes what a stopped save or rotation left unfinished."""
+    for left in (run / "checkpoints").glob(f".step-*{TEMP_SUFFIX}"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 @contextmanager

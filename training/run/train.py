@@ -30,7 +30,7 @@ from training.layout import tokens_of
 from training.loader import Batch, Dataset, Loader, open_dataset
 from training.model import NoiseLevels, VideoDiT
 from training.optim import Optimizers, learning_rate
-from training.run.checkpoint import finished, read_state, restore, save_checkpoint
+from training.run.checkpoint import finished, read_state, restore, save_checkpoint, sweep
 from training.run.sample import SampleConfig, VideoGenerator, default_size, load_generator, write_sample
 from training.run.shipped import curve_of
 from training.run.trained import Lineage, load_trained
@@ -104,6 +104,7 @@ class Trainer:
 
     def resume_or_init(self, data: dict[str, Any]) -> None:
         """From the newest checkpoint; else from `init`'s weights; else from scratch."""
+        sweep(self.run)
         checkpoints = finished(self.run)
         if checkpoints:
             state = read_state(checkpoints[-1])

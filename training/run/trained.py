@@ -17,7 +17,7 @@ from pipeline.errors import FormatError, ModelError
 from pipeline.settings import build
 from training.config import FlowConfig, ModelConfig
 from training.model import VideoDiT
-from training.run.checkpoint import finished, read_state, whole
+from training.run.checkpoint import EMA_NAME, finished, read_state, whole
 from training.text import TextEncoder
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "weights"
@@ -68,13 +68,13 @@ def load_trained(name: str) -> Trained:
     """`builtin:`, `builtin:<folder>` or a run folder (its newest checkpoint): the averaged weights.
 
     Raises:
-        ModelError: there are none, or a file of them is missing or damaged.
+        ModelError: there are none, a file of them is missing or damaged, or one of them is not finite.
     """
     folder = bundle_folder(name)
     if folder is not None:
         saved = bundle.read(folder, MADE_BY)
         with saved.fitting():
-            return _build(saved.description, saved.weights, str(folder))
+            return _build(saved.description, saved.weights, str(folder), bundle.WEIGHTS_NAME)
     folders = finished(Path(name))
     if not folders:
         raise ModelError(
@@ -83,9 +83,8 @@ def load_trained(name: str) -> Trained:
             fix="framemill train CORPUS --out RUN",
         )
     with whole(folders[-1]):
-        return _build(
-            read_state(folders[-1]), (folders[-1] / "ema.safetensors").read_bytes(), str(folders[-1])
-        )
+        weights = (folders[-1] / EMA_NAME).read_bytes()
+        return _build(read_state(folders[-1]), weights, str(folders[-1]), EMA_NAME)
 
 
 def bundle_folder(name: str) -> Path | None:
@@ -95,9 +94,11 @@ def bundle_folder(name: str) -> Path | None:
     return Path(name.removeprefix("builtin:") or BUILTIN_FOLDER)
 
 
-def _build(description: dict[str, Any], weights: bytes, where: str) -> Trained:
+def _build(description: dict[str, Any], weights: bytes, where: str, file: str) -> Trained:
     model = VideoDiT(build(ModelConfig, description["model"]))
-    model.load_state_dict({name: value.float() for name, value in load(weights).items()})
+    tensors = {name: value.float() for name, value in load(weights).items()}
+    bundle.require_finite({n: bool(v.isfinite().all()) for n, v in tensors.items()}, f"{where}/{file}")
+    model.load_state_dict(tensors)
     return Trained(
         model=model.eval().requires_grad_(False),
         flow=build(FlowConfig, description["flow"]),

@@ -6,7 +6,9 @@ from pipeline.errors import UsageError
 
 def add_verbs(verbs: Verbs) -> None:
     """Adds the verbs of this package."""
-    add = verbs.add("train", train, "corpus --out runs/first --init builtin: --steps 500", settings=True)
+    add = verbs.add(
+        "train", train, "corpus --out runs/first --init builtin: --steps 500", settings=True, resumes=True
+    )
     add("corpus")
     add("--out", required=True, help="the run folder; naming an old one resumes it")
     add("--latents", default="default", help="name of the latent set")
