@@ -174,6 +174,9 @@ def _judge(run: _Run) -> list[RunSummary]:
 
         retry, embedding = run.args.retry_failed, run.progress("embed")
         embedded, vectors = embed_corpus(run.corpus, run.config, run.executor, embedding, retry_failed=retry)
+        if embedded.lost:  # judged over fewer vectors, clips would leave the set for a fault of the storage
+            why = f"embed lost {len(embedded.lost)} of its {embedded.tasks} tasks, and judge was not begun"
+            raise StageStopped(why, fix="run the same command again to go on", summary=embedded)
         summaries.append(embedded)
     return [*summaries, judge_corpus(run.corpus, run.config, run.executor, report, vectors)]
 

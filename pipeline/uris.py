@@ -54,13 +54,25 @@ def _look(uri: str) -> pafs.FileInfo:
 
 
 def stat_each(uris: Sequence[str]) -> list[FileInfo | None]:
-    """`stat` of each, None also where one cannot be looked for; remote ones many at a time."""
+    """`stat` of each, None also where a name cannot be a file's or this user may not look; remote
+    ones many at a time.
+
+    Raises:
+        StorageError: a store refuses or does not answer, which says nothing of the file: taken for missing,
+            a whole list would be other sources for as long as the credentials are expired.
+    """
 
     def look(uri: str) -> FileInfo | None:
         try:
-            return stat(uri)
-        except StorageError:  # whoever reads it will say why
+            fs, path = _filesystem(uri)
+        except StorageError:  # no place of that name; whoever reads it will say why
             return None
+        try:
+            with source_errors(uri):
+                info = fs.get_file_info(path)
+        except (MediaError, ValueError):  # pa.ArrowInvalid is a ValueError
+            return None
+        return _file_info(info, remote=is_remote(uri)) if info.type == pafs.FileType.File else None
 
     if not any(is_remote(uri) for uri in uris):
         return [look(uri) for uri in uris]

@@ -27,7 +27,7 @@ from pipeline.corpus.shards import (
     write_shard,
 )
 from pipeline.corpus.update import bring_up_to_date
-from pipeline.engine.runner import Executor, RunSummary, granted
+from pipeline.engine.runner import Executor, RunSummary, StageStopped, granted
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.errors import MediaError, ModelError
 from pipeline.progress import Progress
@@ -169,11 +169,16 @@ def encode_corpus(
 ) -> RunSummary:
     """Brings the latent set `config.encode.name` up to date with the kept clips; does only what is open,
     the clips that failed for want of their file where one of its size lies there again, and, when asked to,
-    all that failed."""
+    all that failed.
+
+    Raises:
+        StageStopped: it would delete latents of sources whose analysis was lost.
+    """
     from tokenizer_stage.vae.names import load_vae
 
     vae = load_vae(config.encode.vae)
     latents = LatentSet(corpus.storage, config.encode.name)
+    _keep_what_is_not_analyzed(corpus, latents)
     encode_fingerprint = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
     tasks = plan_shards(
         kept_clips(corpus, config.caption.captioner), config.encode.samples_per_shard, encode_fingerprint
@@ -220,6 +225,25 @@ def encode_corpus(
     if not summary.lost and latents.is_open():
         latents.close((task.key for task in tasks), info)
     return summary
+
+
+def _keep_what_is_not_analyzed(corpus: Corpus, latents: LatentSet) -> None:
+    """Latents may leave the set because their sources did, or were judged otherwise; while inputs are open
+    whose analysis was lost, a source without a row may be one of those, and nothing says that it left."""
+    sources = corpus.sources()
+    unanalyzed = set(corpus.inputs()["source_key"].to_pylist()) - set(sources["source_key"].to_pylist())
+    if not unanalyzed:
+        return
+    analyzed = set(sources["source_id"].to_pylist())
+    stored = {row["source_id"] for key in latents.part_keys() for row in latents.part(key).to_pylist()}
+    if at_risk := stored - analyzed:
+        raise StageStopped(
+            f"the analysis of {len(unanalyzed)} sources is missing, and encode would delete the latents of "
+            f"{len(at_risk)} that may be among them",
+            expected="every source analyzed, or taken out of the sources of the run",
+            fix="framemill analyze or run with the same sources, then this again",
+            summary=RunSummary(stage="encode", tasks=0, lost=(), counts={}, seconds=0.0),
+        )
 
 
 def _drop_stale(latents: LatentSet, tasks: list[Task]) -> set[str]:
