@@ -1,8 +1,8 @@
 """The whole zoo through the real analysis: what comes out, held against what went in.
 
 In: a seed, words that choose cases. Out: how many are right, by axis, and what is wrong with the others. The
-files are made by a process of their own (pipeline/zoo/make.py), found as a run finds them, and analyzed in one
-corpus by the pool; of each clip the filmstrip is read, and the pixels that a VAE would be given. Never: a
+files are made by a process of their own (pipeline/zoo/make.py), found as a run finds them, and analyzed in
+one corpus by the pool; of each clip the filmstrip is read, and the pixels that a VAE would be given. Never: a
 codec in this process.
 """
 
@@ -32,8 +32,8 @@ from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
 from pipeline.uris import local_path
 from pipeline.zoo.case import Case
-from pipeline.zoo.check import Outcome, Shown, differences, says
 from pipeline.zoo.cases import chosen_cases
+from pipeline.zoo.check import Outcome, Shown, differences, says
 
 ROOT = Path(__file__).resolve().parents[2]
 

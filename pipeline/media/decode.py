@@ -224,7 +224,7 @@ def _decoded(
     """Frames as the decoder gives them; after damage, and at a start inside a group of pictures, nothing
     until the next keyframe."""
     waiting, whole = False, None  # whole: pictures come as they should; None: no packet yet
-    pictures_of = decoder_of(stream)
+    pictures_of, jumps = decoder_of(stream), _may_jump(container)
     packets = container.demux(stream)
     while True:
         try:
@@ -233,6 +233,12 @@ def _decoded(
                 whole = packet.is_keyframe
                 damage.begins_inside = not whole
                 waiting = not whole and stream.codec_context.name not in WITHHOLDS
+            if (
+                packet.is_corrupt and not jumps
+            ):  # cut off; of transport streams the decoder says it of pictures
+                damage.dropped += bool(whole)
+                waiting = True
+                continue
             pictures = pictures_of(packet)
         except StopIteration:
             return

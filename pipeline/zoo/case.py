@@ -112,10 +112,12 @@ def still(
     )
 
 
-def one_file(
-    name: str, file: str, make: Make, expected: Expected, *, needs: tuple[str, ...] = ()
-) -> Case:
+def one_file(name: str, file: str, make: Make, expected: Expected, *, needs: tuple[str, ...] = ()) -> Case:
     """A case of one file, which the run names: its suffix does not matter. `make` gets the file's path."""
     return Case(
-        name=name, make=lambda folder: make(folder / file), given=(file,), sources={file: expected}, needs=needs
+        name=name,
+        make=lambda folder: make(folder / file),
+        given=(file,),
+        sources={file: expected},
+        needs=needs,
     )

@@ -3,9 +3,10 @@
 In: the corners. Out: a case each; what an encoder is missing for is left out by name.
 """
 
+from dataclasses import replace
 from fractions import Fraction
 
-from pipeline.zoo.case import Case, Corners, one_file, one_scene
+from pipeline.zoo.case import FRAME_S, SLACK_S, Case, Corners, one_file, one_scene
 from pipeline.zoo.pictures import SIZE, moving
 from pipeline.zoo.writer import Coding, write
 
@@ -18,7 +19,11 @@ CODED = (
     ("mov", "mov", "libx264 libx265 mpeg4 mjpeg:yuvj422p prores_ks:yuv422p10le prores_aw:yuv444p10le"),
     ("mov", "mov", "qtrle:rgb24 png:rgb24 rawvideo:rgb24 rawvideo:uyvy422 v210:yuv422p10le cfhd:yuv422p10le"),
     ("mov", "mov", "rpza:rgb555le svq1:yuv410p cinepak:rgb24 jpeg2000:rgb24 h263 v308:yuv444p r210:gbrp10le"),
-    ("matroska", "mkv", "libx264 libx265 libsvtav1 libvpx libvpx-vp9 libtheora mpeg2video mpeg4 mjpeg:yuvj420p"),
+    (
+        "matroska",
+        "mkv",
+        "libx264 libx265 libsvtav1 libvpx libvpx-vp9 libtheora mpeg2video mpeg4 mjpeg:yuvj420p",
+    ),
     ("matroska", "mkv", "ffv1 ffv1:yuv444p10le ffv1:bgr0"),
     ("matroska", "mkv", "prores_ks:yuv422p10le rawvideo dirac vc2:yuv420p snow"),
     ("webm", "webm", "libvpx libvpx-vp9 libvpx-vp9:yuv444p libsvtav1"),
@@ -46,7 +51,7 @@ CODED = (
     ("apng", "apng", "apng:rgb24"),
 )
 LARGER = {"dnxhd": (256, 128), "dvvideo": (720, 576)}  # codecs with sizes of their own
-SIZED = (
+SIZED: tuple[tuple[str, str, str, dict[str, str]], ...] = (
     ("mov", "mov", "dnxhd:yuv422p", {"profile": "dnxhr_sq"}),
     ("mxf", "mxf", "dnxhd:yuv422p", {"profile": "dnxhr_sq"}),
     ("dv", "dv", "dvvideo", {}),
@@ -54,12 +59,16 @@ SIZED = (
     ("mov", "mov", "dvvideo", {}),
 )
 DV_PAL_ASPECT = Fraction(16, 15)  # of a sample of 4:3 DV at 720x576 (SMPTE 314M; FFmpeg's own table)
+H263_ASPECT = Fraction(12, 11)  # of a sample of its standard formats, 128x96 among them (ITU-T H.263, 4.1)
+TIMES_PACKETS = ("avi", "mxf", "asf")  # and not pictures: with B-frames the first may stay two frames longer
 SILENT_CLOCKS = ("h264", "hevc", "m2v", "m4v", "obu")  # no times in them: 25 a second is the usual guess
 
 
 def cases(corners: Corners) -> list[Case]:
     """A case for each container and codec."""
-    listed = [(c, s, codec, {}) for c, s, codecs in CODED for codec in codecs.split()]
+    listed: list[tuple[str, str, str, dict[str, str]]] = [
+        (c, s, codec, {}) for c, s, codecs in CODED for codec in codecs.split()
+    ]
     return [_case(corners, *row) for row in [*listed, *SIZED]]
 
 
@@ -73,13 +82,17 @@ def _case(corners: Corners, container: str, suffix: str, coded: str, options: di
         options={**STRICT.get(codec, {}), **options},
         aspect=DV_PAL_ASPECT if codec == "dvvideo" else None,
     )
-    shown = (round(size[0] * DV_PAL_ASPECT), size[1]) if codec == "dvvideo" else size
+    stretch = (
+        DV_PAL_ASPECT if codec == "dvvideo" else H263_ASPECT if codec in ("h263", "h263p") else Fraction(1)
+    )
+    late = codec == "libx264" and container in TIMES_PACKETS
+    slack_s = SLACK_S + (2 * FRAME_S if late else 0)
     name = f"containers/{suffix}-{coded.replace(':', '-')}" + ("" if suffix != "m4v" else f"-{container}")
     return one_file(
         name,
         f"video.{suffix}",
         lambda path: write(path, moving(corners, size), coding),
-        one_scene(corners, size=shown),
+        replace(one_scene(corners, size=(round(size[0] * stretch), size[1])), slack_s=slack_s),
         needs=(codec,),
     )
 

@@ -2,11 +2,12 @@
 
 In: the corners. Out: cases whose picture is coded as it is and must be shown turned, mirrored or stretched.
 
-A display matrix (ISO/IEC 14496-12, tkhd) maps a coded point (p, q), q downwards, to x = a p + c q, y = b p + d q:
-what follows here is that sum, not what a decoder makes of it.
+A display matrix (ISO/IEC 14496-12, tkhd) maps a coded point (p, q), q downwards, to x = a p + c q and
+y = b p + d q: what follows here is that sum, not what a decoder makes of it.
 """
 
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -113,16 +114,18 @@ MESSAGES: tuple[tuple[str, str, str, Turn], ...] = (
 def _message(corners: Corners, codec: str, name: str, what: str, turn: Turn) -> Case:
     def make(path: Path) -> None:
         with av.open(str(path), "w", format="mpegts") as container:
-            pictures, coding = moving(corners), Coding(codec=codec, container="mpegts")
+            pictures, coding = moving(corners), Coding(codec=codec, container="mpegts", options={"bf": "0"})
             stream = add_stream(container, pictures[0], coding)
-            edit = av.BitStreamFilterContext(f"{name}={what}", stream)
+            edit = av.BitStreamFilterContext(f"{name}=display_orientation=insert:{what}", stream)
             for packet in packets(stream, pictures, coding, range(len(pictures)), 25):
-                for edited in edit.filter(packet):
-                    container.mux(edited)
-            for edited in edit.filter(None):
-                container.mux(edited)
+                if packet.size:  # the last is empty
+                    for edited in edit.filter(packet):
+                        container.mux(edited)
 
     right = one_scene(shown(corners, turn), size=shown_size(SIZE, turn))
+    right = replace(
+        right, statuses=("ok", "salvaged")
+    )  # the filter leaves a unit without a picture at the end
     return one_file(f"geometry/message-{what.replace('=', '-')}", "video.ts", make, right)
 
 

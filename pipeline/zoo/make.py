@@ -1,7 +1,7 @@
 """Makes the files of the zoo's cases, in a process of its own: `python -m pipeline.zoo.make FOLDER SEED`.
 
-In: on stdin the names of the cases, as JSON. Out: each case's files in FOLDER/<its name>; on stdout a JSON object
-a case: its name and what is in the way of making it here ("" = nothing). Never: torch beside PyAV.
+In: on stdin the names of the cases, as JSON. Out: each case's files in FOLDER/<its name>; on stdout a JSON
+object a case: its name and what is in the way of making it here ("" = nothing). Never: torch beside PyAV.
 """
 
 import json

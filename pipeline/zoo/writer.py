@@ -19,7 +19,11 @@ from pipeline.zoo.pictures import FPS
 Picture = np.ndarray | av.VideoFrame  # uint8 RGB [H, W, 3], or a frame of any layout
 FAST = {  # options that make encoders quick, quiet and reproducible
     "libx264": {"preset": "veryfast", "crf": "12", "x264-params": "mbtree=0"},
-    "libx265": {"preset": "ultrafast", "crf": "12", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+    "libx265": {
+        "preset": "ultrafast",
+        "crf": "12",
+        "x265-params": "log-level=none:pools=none:frame-threads=1",
+    },
     "libsvtav1": {"preset": "12", "crf": "20", "svtav1-params": "lp=1"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8", "crf": "6", "b": "2000000"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "12", "b": "0"},
@@ -37,17 +41,24 @@ class Coding:
     options: Mapping[str, str] = field(default_factory=dict)
     muxing: Mapping[str, str] = field(default_factory=dict)
     aspect: Fraction | None = None  # of a sample
-    tags: Mapping[str, int] = field(default_factory=dict)  # colorspace, color_primaries, color_trc, color_range
+    tags: Mapping[str, int] = field(
+        default_factory=dict
+    )  # colorspace, color_primaries, color_trc, color_range
     gop: int = 12
 
 
 def write(
-    path: Path, pictures: Sequence[Picture], coding: Coding, *, pts: Sequence[int] | None = None, clock: int = FPS
+    path: Path,
+    pictures: Sequence[Picture],
+    coding: Coding,
+    *,
+    pts: Sequence[int] | None = None,
+    clock: int = FPS,
 ) -> None:
     """Encodes the pictures, shown at `pts` / `clock` seconds (default: one after another, 25 a second)."""
     options = {"fflags": "+bitexact", **coding.muxing}
     with av.open(str(path), "w", format=coding.container, container_options=options) as container:
-        stream = add_stream(container, pictures[0], coding, clock if pts is None else FPS)
+        stream = add_stream(container, pictures[0], coding, clock if pts is None or clock < 1000 else FPS)
         for packet in packets(stream, pictures, coding, pts or range(len(pictures)), clock):
             container.mux(packet)
 
@@ -55,8 +66,10 @@ def write(
 def add_stream(container: Any, first: Picture, coding: Coding, rate: int = FPS) -> Any:
     """A video stream of `container` for pictures like the first."""
     stream = container.add_stream(coding.codec, rate=rate)
-    is_array = isinstance(first, np.ndarray)
-    stream.width, stream.height = (first.shape[1], first.shape[0]) if is_array else (first.width, first.height)
+    if isinstance(first, np.ndarray):
+        stream.height, stream.width = first.shape[:2]
+    else:
+        stream.width, stream.height = first.width, first.height
     stream.pix_fmt = coding.layout
     context = stream.codec_context
     context.thread_count = 1
