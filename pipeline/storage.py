@@ -120,7 +120,8 @@ def _refusal(uri: str, text: str) -> tuple[str, str]:
         )
         return f"this machine's clock is wrong{clock} ({code})", "set the clock, by NTP"
     if code or re.search(r"ACCESS_DENIED|HTTP status 403|INVALID_ACCESS", text):
-        named = f" ({code})" if code and code not in ("AccessDenied", "403") else ""
+        # To write or list may be refused where a GET is not: NoSuchKey is then no word on that refusal.
+        named = f" ({code})" if code and code not in ("AccessDenied", "403", "NoSuchKey") else ""
         return f"access denied{named}", "check permissions or AWS_* keys"
     return text, "check space and permissions"
 
