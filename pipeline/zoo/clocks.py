@@ -1,7 +1,7 @@
 """Clocks: what the times of a file say, and how long it is on screen.
 
-In: the corners. Out: cases whose clocks start late, jump, wrap, or vary; files that begin or end in the middle
-of something. A jump is no time on screen; a frame without the frames it depends on is none.
+In: the corners. Out: cases whose clocks start late, jump, wrap or vary; files that begin or end in the
+middle of something. A jump is no time on screen; a frame without the frames it depends on is none.
 """
 
 from collections.abc import Sequence
