@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ["pipeline", "captioner", "tokenizer_stage", "training"]
 ROOMS = [  # in import order: a file imports from its own folder and from those above it
     "pipeline",
+    "pipeline.children",
     "pipeline.engine",
     "pipeline.corpus",
     "pipeline.sources",
@@ -19,6 +20,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "pipeline.signals",
     "pipeline.dedup",
     "pipeline.toyworld",
+    "pipeline.zoo",
     "pipeline.onepass",
     "pipeline.sandbox",
     "pipeline.stages",
@@ -33,7 +35,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "framemill",
 ]
 LIBRARIES = {  # where a library may be imported; what stands here is imported nowhere else
-    "av": "pipeline/media/",
+    "av": ("pipeline/media/", "pipeline/zoo/"),
     "ray": "pipeline/engine/ray_executor.py",
     "open_clip": "captioner/",
     "diffusers": "tokenizer_stage/vae/diffusers.py",

@@ -38,10 +38,8 @@ def write(
     starts_s: Sequence[float],
     codec: str = "libx264",
     options: dict[str, str] | None = None,
-    drop: int = 0,
 ) -> Path:
-    """Two seconds of each scene with a keyframe at its start, its packets' clock from `starts_s` on; without
-    the first `drop` packets."""
+    """Two seconds of each scene with a keyframe at its start, its packets' clock from `starts_s` on."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
@@ -57,14 +55,21 @@ def write(
                 frames.append(frame)
         for frame in [*frames, None]:
             for packet in stream.encode(frame):
-                drop -= 1
-                if drop >= 0:
-                    continue
                 tick_s = float(packet.time_base)
                 part = int(packet.pts * tick_s / 2 + 1e-6)
                 ticks = round((starts_s[part] - 2 * part) / tick_s)
                 packet.pts, packet.dts = packet.pts + ticks, packet.dts + ticks
                 container.mux_one(packet)
+    return path
+
+
+def without_first(whole: Path, path: Path, count: int) -> Path:
+    """The packets of a file but for the first `count`."""
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        copy = target.add_stream_from_template(source.streams.video[0])
+        for packet in [p for p in source.demux(video=0) if p.size][count:]:
+            packet.stream = copy
+            target.mux(packet)
     return path
 
 
@@ -167,7 +172,7 @@ CODECS = {
 def test_a_stream_cut_anywhere_begins_at_its_first_whole_picture(tmp_path: Path, name: str) -> None:
     codec, options = CODECS[name]
     whole = write(tmp_path / f"whole_{name}", [0], [0], codec, options)
-    cut = write(tmp_path / name, [0], [0], codec, options, drop=7)
+    cut = without_first(whole, tmp_path / name, 7)
     size = WIDTH, HEIGHT
     kept, full = (
         [frame.rgb(*size) for frame in decode(path, Damage(), max_pixels=WIDTH * HEIGHT)]
@@ -229,6 +234,6 @@ def test_interlaced_pictures_are_shown_by_one_field(
     analysis = analyze_file(path, CONFIG)
     assert (analysis.source["frames"], analysis.source["height"]) == (25, HEIGHT)
     assert analysis.clips[0]["crop"] == [0, 0, *size]
-    assert analysis.clips[0]["signals"]["interlacing"] < 0.05
+    assert analysis.clips[0]["signals"]["interlacing"] > 0.05  # measured as coded
     strip = decode_jpeg(analysis.strips[0]["frames"][1])
     assert np.abs(strip[::2].astype(int) - strip[1::2]).mean() < 6

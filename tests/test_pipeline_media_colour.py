@@ -12,8 +12,20 @@ from pipeline.media import tones
 from pipeline.media.colour import Scaler, usual_matrix
 from pipeline.media.decode import decode, probe
 from pipeline.media.encode import write_video
-from pipeline.media.frames import Damage, Frame
+from pipeline.media.frames import Damage, Frame, MediaInfo
 from pipeline.media.orientation import AS_CODED
+
+INFO = MediaInfo(
+    container="",
+    codec="",
+    width=0,
+    height=0,
+    rotation=0,
+    fps=0.0,
+    stream_duration_s=0.0,
+    container_duration_s=0.0,
+    has_audio=False,
+)  # of no file
 
 LIMIT = 100_000_000
 COLOURS = np.array(
@@ -67,7 +79,7 @@ def coded(ycc: np.ndarray, bits: int, *, full: bool) -> av.VideoFrame:
 
 def shown(picture: av.VideoFrame) -> np.ndarray:
     """int [colours, 3] of the middle of each stripe, alike in filmstrips, latents, and a part of one."""
-    frame = Frame(0, 0.0, AS_CODED, picture, Scaler())
+    frame = Frame(0, 0.0, AS_CODED, picture, Scaler(), INFO)
     width, height = picture.width, picture.height
     at = np.arange(len(COLOURS)) * (width // len(COLOURS)) + width // len(COLOURS) // 2
     small = frame.small_rgb(width, height)[height // 2, at].astype(int)
@@ -125,7 +137,7 @@ def test_a_matrix_derived_from_primaries(primaries: int, matrix: int | None) -> 
 def test_a_matrix_that_cannot_be_converted_is_named(matrix: int, name: str) -> None:
     picture = coded(mixed(stripes() / 255, 1), 8, full=False)
     picture.colorspace = matrix
-    frame = Frame(0, 0.0, AS_CODED, picture, Scaler())
+    frame = Frame(0, 0.0, AS_CODED, picture, Scaler(), INFO)
     for look in (frame.small_rgb, frame.yuv, frame.luma):
         with pytest.raises(MediaError, match=name):
             look(48, 24)
@@ -136,7 +148,7 @@ def test_rgb_with_any_tag_is_rgb() -> None:
         picture = av.VideoFrame.from_ndarray(stripes().astype(np.uint8), format="rgb24")
         picture.colorspace = tag
         assert (shown(picture) == COLOURS).all()
-        luma, _, _ = Frame(0, 0.0, AS_CODED, picture, Scaler()).yuv(96, 48)
+        luma, _, _ = Frame(0, 0.0, AS_CODED, picture, Scaler(), INFO).yuv(96, 48)
         assert luma[24, 90] == 250
 
 
@@ -145,7 +157,7 @@ def test_measured_luma_does_not_depend_on_a_convention() -> None:
     for tag in (2, 3, 5):
         picture = coded(mixed(stripes() / 255, 5), 8, full=False)
         picture.colorspace = tag
-        frame = Frame(0, 0.0, AS_CODED, picture, Scaler())
+        frame = Frame(0, 0.0, AS_CODED, picture, Scaler(), INFO)
         lumas.append((frame.luma(48, 24), frame.yuv(48, 24)[0], frame.coded_luma()[0].copy()))
     for other in lumas[1:]:
         assert all((one == two).all() for one, two in zip(lumas[0], other, strict=True))
@@ -157,7 +169,7 @@ def test_grey_of_a_limited_range_is_stretched(bits: int) -> None:
     picture = av.VideoFrame.from_ndarray(np.full((48, 96), 235 << bits - 8, kind), format=layout)
     for limits, expected in ((1, 255), (2, 235), (0, 235)):
         picture.color_range = limits
-        frame = Frame(0, 0.0, AS_CODED, picture, Scaler())
+        frame = Frame(0, 0.0, AS_CODED, picture, Scaler(), INFO)
         luma, full = frame.coded_luma()
         assert abs(int(frame.small_rgb(48, 24)[5, 5, 0]) - expected) <= 1
         assert abs(int(frame.luma(48, 24)[5, 5]) - expected) <= 1
@@ -175,12 +187,15 @@ def test_a_written_video_keeps_its_colours(tmp_path: Path, size: tuple[int, int]
 
 
 def test_dolby_vision_without_a_base_layer_is_named(tmp_path: Path) -> None:
-    with av.open(str(tmp_path / "a.mp4"), "w") as target:
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as target:
         stream = target.add_stream("libx265", rate=25, options={"x265-params": "log-level=none"})
         stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p10le"
-        stream.codec_context.codec_tag = "dvh1"
         picture = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 120, np.uint8), format="rgb24")
+        picture.pts = 0
         target.mux(stream.encode(picture))
         target.mux(stream.encode(None))
+    assert b"hev1" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"hev1", b"dvh1"))
     with pytest.raises(MediaError, match="Dolby Vision"):
-        next(decode(tmp_path / "a.mp4", Damage(), max_pixels=LIMIT))
+        next(decode(path, Damage(), max_pixels=LIMIT))

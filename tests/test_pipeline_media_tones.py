@@ -7,8 +7,20 @@ import pytest
 from pipeline.errors import MediaError
 from pipeline.media import tones
 from pipeline.media.colour import Scaler
-from pipeline.media.frames import Frame
+from pipeline.media.frames import Frame, MediaInfo
 from pipeline.media.orientation import AS_CODED
+
+INFO = MediaInfo(
+    container="",
+    codec="",
+    width=0,
+    height=0,
+    rotation=0,
+    fps=0.0,
+    stream_duration_s=0.0,
+    container_duration_s=0.0,
+    has_audio=False,
+)  # of no file
 
 TOP = 65535
 PQ = {"0": 0.0, "100": 0.508078, "203": 0.580689, "1000": 0.751827, "10000": 1.0}  # cd/m² → code (ST 2084)
@@ -69,13 +81,13 @@ def hdr(rgb709_nits: np.ndarray, transfer: int, *, ictcp: bool = False) -> av.Vi
 def test_dim_colours_come_out_exactly(colour: tuple[int, int, int], ictcp: bool) -> None:
     light = np.array(colour, float)  # below the knee nothing is compressed
     expected = 255 * (light / tones.WHITE_NITS) ** (1 / 2.4)
-    frame = Frame(0, 0.0, AS_CODED, hdr(light, 16, ictcp=ictcp), Scaler())
+    frame = Frame(0, 0.0, AS_CODED, hdr(light, 16, ictcp=ictcp), Scaler(), INFO)
     for pixels in (frame.small_rgb(48, 24), frame.rgb(48, 24), frame.rgb(48, 24, (0.0, 0.0, 0.5, 0.5))):
         assert np.abs(pixels[12, 24] - expected).max() <= 4
 
 
 def test_measuring_sees_the_picture_that_is_shown() -> None:
-    frame = Frame(0, 0.0, AS_CODED, hdr(np.array([203.0] * 3), 16), Scaler())
+    frame = Frame(0, 0.0, AS_CODED, hdr(np.array([203.0] * 3), 16), Scaler(), INFO)
     coded, full = frame.coded_luma()
     assert full
     assert coded.shape == (48, 96)
@@ -87,9 +99,9 @@ def test_measuring_sees_the_picture_that_is_shown() -> None:
 
 def test_p3_of_standard_range_is_brought_to_bt709() -> None:
     picture = av.VideoFrame.from_ndarray(np.full((48, 96, 3), (200, 80, 80), np.uint8), format="rgb24")
-    plain = Frame(0, 0.0, AS_CODED, picture, Scaler()).small_rgb(48, 24)[5, 5].astype(int)
+    plain = Frame(0, 0.0, AS_CODED, picture, Scaler(), INFO).small_rgb(48, 24)[5, 5].astype(int)
     picture.color_primaries = 12
-    wide = Frame(0, 0.0, AS_CODED, picture, Scaler()).small_rgb(48, 24)[5, 5].astype(int)
+    wide = Frame(0, 0.0, AS_CODED, picture, Scaler(), INFO).small_rgb(48, 24)[5, 5].astype(int)
     assert plain.tolist() == [200, 80, 80]
     light = tones._to_bt709(12) @ (plain / 255) ** 2.4
     assert np.abs(wide - 255 * light ** (1 / 2.4)).max() <= 1
@@ -99,4 +111,4 @@ def test_p3_of_standard_range_is_brought_to_bt709() -> None:
 def test_ictcp_needs_its_transfer() -> None:
     picture = hdr(np.array([40.0] * 3), 1, ictcp=True)
     with pytest.raises(MediaError, match="ictcp without PQ or HLG"):
-        Frame(0, 0.0, AS_CODED, picture, Scaler()).small_rgb(48, 24)
+        Frame(0, 0.0, AS_CODED, picture, Scaler(), INFO).small_rgb(48, 24)

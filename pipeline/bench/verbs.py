@@ -34,6 +34,11 @@ def add_verbs(verbs: Verbs) -> None:
     add("--runs", type=int, default=500)
     add("--busy", type=int, default=0, help="how many busy loops run beside them")
 
+    add = verbs.add("bench zoo", bench_zoo, "--only tars/ --json")
+    add("--only", default="", metavar="WORD", help="the cases whose name (axis/case) holds it")
+    add("--seed", type=int, default=0)
+    add("--keep", metavar="DIR", help="make the files there, to be looked at")
+
 
 def bench_shots(args: Args) -> int:
     """Shot boundaries against exact truth, beside PySceneDetect's detectors."""
@@ -110,4 +115,16 @@ def bench_exits(args: Args) -> int:
     with progress_bar("exits", "commands", machine=args.json) as report:
         result = bench(args.runs, args.busy, progress=report)
     show(args, result)
+    return 0 if result["ratio"] == 1.0 else 1
+
+
+def bench_zoo(args: Args) -> int:
+    """Made media, lists and tars of every kind: what comes out against what went in."""
+    from pipeline.bench.zoo import bench_zoo as bench
+    from pipeline.bench.zoo import lines
+    from pipeline.progress import progress_bar
+
+    with progress_bar("zoo", "tasks", machine=args.json) as progress:
+        result = bench(args.only, args.seed, args.keep, progress)
+    show(args, result, lines(result))
     return 0 if result["ratio"] == 1.0 else 1

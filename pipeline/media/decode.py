@@ -13,8 +13,9 @@ left out by design, without a word: their references are no part of the file. H.
 when a gradual refresh has come round; of every other codec nothing before the first keyframe is believed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Flag
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +26,6 @@ from pipeline.errors import MediaError
 from pipeline.media import stills
 from pipeline.media.clock import Clock
 from pipeline.media.colour import Scaler, decoder_of
-from pipeline.media.fields import shown_picture
 from pipeline.media.frames import Damage, Frame, MediaInfo
 from pipeline.media.orientation import AS_CODED, Orientation, of_matrix
 from pipeline.media.tones import HDR
@@ -63,9 +63,10 @@ def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = 
     those are depends on the thread count, so a caller that sees damage decodes again with `threads=1`.
     """
     if stills.is_animation(path):
-        scaler = Scaler()
+        scaler, info = Scaler(), _animation_info(path)
         for index, (time_s, pixels) in enumerate(stills.frames(path, max_pixels)):
-            yield Frame(index, time_s, AS_CODED, av.VideoFrame.from_ndarray(pixels, format="rgb24"), scaler)
+            picture = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            yield Frame(index, time_s, AS_CODED, picture, scaler, info)
         return
     with open_container(path) as container:
         stream = video_stream(container, path)
@@ -89,17 +90,17 @@ def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator
         if _may_jump(container):
             raise MediaError("cannot seek: the clock may jump")
         _set_threads(stream, THREADS)
-        first = next(_decoded(container, stream, Damage()), None)
-        if first is None or (origin_s := _seconds(first)) is None:
+        first, seconds = next(_decoded(container, stream, Damage()), None), _seconds_of(stream)
+        if first is None or (origin_s := seconds(first)) is None:
             raise MediaError("cannot seek: no times")
         try:
             container.seek(int((origin_s + time_s) / stream.time_base), stream=stream)
         except av.FFmpegError as error:
             raise MediaError(f"cannot seek: {error.strerror}") from error
-        damage, scaler, last_s, orientation = Damage(), Scaler(), -1.0, _orientation(first, AS_CODED)
-        clock = _clock(container, stream)
+        damage, scaler, last_s, turns = Damage(), Scaler(), -1.0, _Turns(first)
+        clock, info = _clock(container, stream), _info(container, stream, turns.now)
         for index, picture in enumerate(_decoded(container, stream, damage)):
-            own_s = _seconds(picture)
+            own_s = seconds(picture)
             if (
                 own_s is None
                 or damage.dropped
@@ -112,8 +113,8 @@ def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator
             clock.time_s(own_s)
             if clock.jumps:
                 raise MediaError("the clock jumps")
-            last_s, orientation = now_s, _orientation(picture, orientation)
-            yield Frame(index, now_s, orientation, shown_picture(picture), scaler)
+            last_s = now_s
+            yield Frame(index, now_s, turns.of(picture), picture, scaler, info)
         if damage.dropped:
             raise MediaError("damaged after a seek")
 
@@ -198,8 +199,21 @@ def _set_threads(stream: av.VideoStream, threads: int) -> None:
     stream.codec_context.thread_count = threads
 
 
+class _Turns:
+    """The orientation of each picture: what it carries; of one that carries nothing that of the picture
+    before. Side data cost more to read than all else of a frame: they are read again where the angle
+    differs."""
+
+    def __init__(self, first: av.VideoFrame) -> None:
+        self._degrees, self.now = first.rotation, _orientation(first, AS_CODED)
+
+    def of(self, picture: av.VideoFrame) -> Orientation:
+        if picture.rotation != self._degrees:
+            self._degrees, self.now = picture.rotation, _orientation(picture, self.now)
+        return self.now
+
+
 def _orientation(picture: av.VideoFrame, before: Orientation) -> Orientation:
-    """What the picture carries; of one that carries nothing that of the picture before."""
     matrix: Any = picture.side_data.get("DISPLAYMATRIX")
     return before if matrix is None else of_matrix(bytes(matrix))
 
@@ -210,7 +224,7 @@ def _decoded(
     """Frames as the decoder gives them; after damage, and at a start inside a group of pictures, nothing
     until the next keyframe."""
     waiting, whole = False, None  # whole: pictures come as they should; None: no packet yet
-    pictures_of = decoder_of(stream)
+    pictures_of, jumps = decoder_of(stream), _may_jump(container)
     packets = container.demux(stream)
     while True:
         try:
@@ -219,6 +233,12 @@ def _decoded(
                 whole = packet.is_keyframe
                 damage.begins_inside = not whole
                 waiting = not whole and stream.codec_context.name not in WITHHOLDS
+            if (
+                packet.is_corrupt and not jumps
+            ):  # cut off; of transport streams the decoder says it of pictures
+                damage.dropped += bool(whole)
+                waiting = True
+                continue
             pictures = pictures_of(packet)
         except StopIteration:
             return
@@ -240,22 +260,24 @@ def _decoded(
 
 
 def _timed(container: av.container.InputContainer, stream: av.VideoStream, damage: Damage) -> Iterator[Frame]:
-    clock, size, dropped, scaler = _clock(container, stream), None, 0, Scaler()
-    orientation = AS_CODED
-    for index, picture in enumerate(_decoded(container, stream, damage)):
-        coded = picture.width, picture.height
-        before, orientation = orientation, _orientation(picture, orientation)
-        if size is None:
-            size, before = coded, orientation
-        was, now = before.size(*size), orientation.size(*coded)
-        if was != now or coded != size:
-            damage.size_change = f"picture size changes from {was[0]}x{was[1]} to {now[0]}x{now[1]}"
+    clock, scaler, seconds, dropped = _clock(container, stream), Scaler(), _seconds_of(stream), 0
+    pictures = _decoded(container, stream, damage)
+    first = next(pictures, None)
+    if first is None:
+        return
+    turns, coded = _Turns(first), (first.width, first.height)
+    info, shown = _info(container, stream, turns.now), turns.now.size(*coded)
+    for index, picture in enumerate(chain([first], pictures)):
+        orientation, size = turns.of(picture), (picture.width, picture.height)
+        if size != coded or orientation.size(*size) != shown:
+            now = orientation.size(*size)
+            damage.size_change = f"picture size changes from {shown[0]}x{shown[1]} to {now[0]}x{now[1]}"
             return
-        time_s = clock.time_s(_seconds(picture))
+        time_s = clock.time_s(seconds(picture))
         damage.clock_jumps = clock.jumps
         after_gap = damage.dropped > dropped and index > 0
         dropped = damage.dropped
-        yield Frame(index, time_s, orientation, shown_picture(picture), scaler, after_gap)
+        yield Frame(index, time_s, orientation, picture, scaler, info, after_gap)
 
 
 def _clock(container: av.container.InputContainer, stream: av.VideoStream) -> Clock:
@@ -267,7 +289,10 @@ def _may_jump(container: av.container.InputContainer) -> bool:
     return bool(container.format.flags & TS_DISCONT)
 
 
-def _seconds(picture: av.VideoFrame) -> float | None:
-    return (
-        None if picture.pts is None or picture.time_base is None else float(picture.pts * picture.time_base)
-    )
+def _seconds_of(stream: av.VideoStream) -> Callable[[av.VideoFrame], float | None]:
+    """Reads the time that a picture of the stream carries: the same as pts times the time base."""
+    base = stream.time_base
+    if base is None:
+        return lambda picture: None
+    ticks, a_second = base.numerator, base.denominator
+    return lambda picture: None if picture.pts is None else picture.pts * ticks / a_second

@@ -11,6 +11,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Interpolation
 
 from pipeline.media.colour import Scaler, cut
+from pipeline.media.fields import shown_picture
 from pipeline.media.orientation import Orientation
 from pipeline.media.tones import HDR
 
@@ -54,8 +55,9 @@ class Frame:
     index: int
     time_s: float
     orientation: Orientation
-    picture: av.VideoFrame  # as coded; of an interlaced one a field (pipeline/media/fields.py)
+    picture: av.VideoFrame  # as coded; what is shown of an interlaced one is a field of it
     scaler: Scaler
+    info: MediaInfo  # of its source
     after_gap: bool = False  # frames between the one before and this one were left out
 
     def yuv(self, width_px: int, height_px: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -63,7 +65,7 @@ class Frame:
         range."""
         size = self._coded(width_px, height_px)
         small = self.scaler.convert(
-            self.picture, *size, "yuv420p", Interpolation.FAST_BILINEAR, full_range=True
+            shown_picture(self.picture), *size, "yuv420p", Interpolation.FAST_BILINEAR, full_range=True
         )
         y, u, v = (_plane(plane) for plane in small.planes)
         return self._upright(y), self._upright(u), self._upright(v)
@@ -71,7 +73,9 @@ class Frame:
     def luma(self, width_px: int, height_px: int) -> np.ndarray:
         """Upright 8-bit full-range luma [H, W]."""
         size = self._coded(width_px, height_px)
-        small = self.scaler.convert(self.picture, *size, "gray", Interpolation.AREA, full_range=True)
+        small = self.scaler.convert(
+            shown_picture(self.picture), *size, "gray", Interpolation.AREA, full_range=True
+        )
         return self._upright(_plane(small.planes[0]))
 
     def coded_luma(self) -> tuple[np.ndarray, bool]:
@@ -97,12 +101,12 @@ class Frame:
         """Upright uint8 RGB [H, W, 3], scaled down by area averages: half the cost of `rgb`."""
         size = self._coded(width_px, height_px)
         return self._upright(
-            self.scaler.convert(self.picture, *size, "rgb24", Interpolation.AREA).to_ndarray()
+            self.scaler.convert(shown_picture(self.picture), *size, "rgb24", Interpolation.AREA).to_ndarray()
         )
 
     def rgb(self, width_px: int, height_px: int, crop: Sequence[float] = (0.0, 0.0, 1.0, 1.0)) -> np.ndarray:
         """Upright uint8 RGB [H, W, 3] of a part of the picture: crop is x, y, w, h as fractions of it."""
-        picture = self.picture
+        picture = shown_picture(self.picture)
         if tuple(crop) != (0.0, 0.0, 1.0, 1.0):
             whole = self.scaler.whole(picture)
             pixels = self._upright(whole.to_ndarray())  # [H0, W0, 3]

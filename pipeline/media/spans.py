@@ -57,11 +57,10 @@ def read_span(
     it only when the first frame looks like that: some streams give garbage after a seek, without any error.
     Otherwise, and for spans near the start, it decodes from the first frame.
     """
-    info = probe(path)
-    part = [v / side for v, side in zip(crop, (info.width, info.height) * 2, strict=True)]  # now fractions
 
     def draw(frame: Frame) -> np.ndarray:
-        return frame.rgb(width_px, height_px, part)
+        size = frame.info.width, frame.info.height
+        return frame.rgb(width_px, height_px, [v / side for v, side in zip(crop, size * 2, strict=True)])
 
     if expected_phash is not None and times_s[0] > SEEK_AFTER_S:
         try:

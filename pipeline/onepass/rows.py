@@ -7,6 +7,7 @@ detector by name), a table, a corpus. The pass itself is pipeline/onepass/watch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +81,16 @@ def describe(
 def _analyze_video(
     path: Path, config: AnalyzeConfig, boundaries: Sequence[Boundary] | None
 ) -> SourceAnalysis:
-    info = media.probe(path)
     for threads in (media.THREADS, 1):  # which frames of a damaged file survive depends on the threads
         damage = Damage()
         frames = media.decode(path, damage, max_pixels=config.max_pixels, threads=threads)
-        record = watch(frames, info, config)
+        first = next(frames, None)
+        record = watch(chain([first], frames), first.info, config) if first else None
         if not damage.dropped:
             break
-    if record is None:
+    if first is None or record is None:
         raise MediaError("no frame can be decoded")
+    info = first.info
     if config.shots.detector in detectors.SCENEDETECT:
         boundaries = _scenedetect(path, info, record, config, threads=threads)
     return describe(info, record, config, damage, boundaries)

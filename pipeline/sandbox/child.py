@@ -22,6 +22,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from pipeline.children.wire import receive, send
 from pipeline.config import AnalyzeConfig, DecodeLimits, ShotConfig
 from pipeline.ending import leave_signals_to_parent
 from pipeline.engine.stage import Failure, guard
@@ -33,7 +34,6 @@ from pipeline.sandbox.answers import Answer, pack_analysis, pack_jpegs
 from pipeline.sandbox.confine import forbid_sockets_and_programs, has_landlock, read_only
 from pipeline.shots.boundaries import Boundary
 from pipeline.storage import Buffer
-from pipeline.wire import receive, send
 
 LARGE_BYTES = 64 << 20  # of an answer
 ANALYSES = ("analyze", "count_pieces", "watch_piece", "join_pieces")

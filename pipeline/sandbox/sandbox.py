@@ -4,7 +4,7 @@ In: calls on `Sandbox` (a local path and plain arguments), under one set of limi
 arrays. A crash, a hang, or a file that asks for too much memory costs that one call: it becomes a MediaError
 with the reason, and the next call starts a new child. The child never imports torch, the parent never imports
 a codec; they exchange one JSON header and raw buffers over pipes, never pickles. The child has none of the
-parent's secrets (pipeline/child_process.py).
+parent's secrets (pipeline/children/process.py).
 """
 
 import json
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.child_process import ChildProcess
+from pipeline.children.process import ChildProcess
+from pipeline.children.wire import Message
 from pipeline.config import AnalyzeConfig, DecodeLimits
 from pipeline.corpus.tables import SourceAnalysis
 from pipeline.engine.resources import thread_settings
@@ -23,7 +24,6 @@ from pipeline.errors import MediaError, UsageError
 from pipeline.sandbox.answers import unpack_analysis, unpack_jpegs
 from pipeline.shots.boundaries import Boundary
 from pipeline.storage import Buffer
-from pipeline.wire import Message
 
 DEFAULT_LIMITS = AnalyzeConfig().limits()  # where no corpus has its own
 ENVIRONMENT = {

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import numpy as np
 
-from pipeline.child_process import ChildProcess
+from pipeline.children.process import ChildProcess
 from pipeline.config import ShotConfig
 from pipeline.engine.resources import thread_settings
 from pipeline.errors import ConfigError, MediaError, ModelError

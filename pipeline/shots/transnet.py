@@ -1,6 +1,6 @@
 """TransNetV2 in a process of its own: `python -m pipeline.shots.transnet`.
 
-In (stdin): messages (pipeline/wire.py) of frames, uint8 [N, 27, 48, 3] RGB, with their count. Out (stdout):
+In (stdin): messages (pipeline/children/wire.py) of frames, uint8 [N, 27, 48, 3] RGB, and their count. Out:
 two float32 a frame: the probability that a transition passes its middle here, and that it touches the frame.
 Never: a codec, a file of media, a download (the weights come inside the package); and it ends with its stdin.
 
@@ -12,7 +12,7 @@ import os
 
 import numpy as np
 
-from pipeline.wire import receive, send
+from pipeline.children.wire import receive, send
 
 HEIGHT_PX, WIDTH_PX = 27, 48  # what the network was trained on
 

@@ -15,7 +15,7 @@ independent of the frame rate, "long sides" (of the picture) of its size.
     blockiness       excess of steps across the 8 x 8 grid over those inside, 0 to 1 (detail.py)
     noise            standard deviation of pixel noise in quiet parts, of 255; clean < 0.5
     quality          sharp, without block edges, without noise: 0 to 1; a rule of thumb
-    interlacing      share of the picture that shows combs of two fields, 0 to 1; progressive < 0.01
+    interlacing      share of the coded picture with combs of two fields, 0 to 1; progressive < 0.01
     luma             mean luma, 0 to 1
     contrast         mean standard deviation of luma, 0 to 0.5
     saturation       mean distance from grey in the chroma plane, 0 to 1

@@ -1,4 +1,4 @@
-"""A child process that answers messages (pipeline/wire.py), one after another.
+"""A child process that answers messages (pipeline/children/wire.py), one after another.
 
 In: the name of a module that serves messages on stdin and stdout. Out: answers, under a deadline for both
 ways. A child that hangs or dies costs that one call; the next starts a new one. The child has none of the
@@ -16,9 +16,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.children.wire import Message, receive, send
 from pipeline.errors import FramemillError
 from pipeline.storage import Buffer
-from pipeline.wire import Message, receive, send
 
 START_S = 120.0  # a child that has not said hello by then is not going to
 END_S = 5.0  # a child that has closed its pipes has so long to end by itself
@@ -88,7 +88,7 @@ class ChildProcess:
         return self._child
 
     def _start(self) -> subprocess.Popen[bytes]:
-        root = str(Path(__file__).resolve().parents[1])
+        root = str(Path(__file__).resolve().parents[2])
         environment = self.environment | {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         environment["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         child = subprocess.Popen(

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.child_process import ChildProcess
+from pipeline.children.process import ChildProcess
+from pipeline.children.wire import receive, send
 from pipeline.errors import FramemillError, StorageError
-from pipeline.wire import receive, send
 
 ECHO = """
 import os, sys, time
-from pipeline.wire import receive, send
+from pipeline.children.wire import receive, send
 requests, answers = os.fdopen(0, "rb", buffering=0), os.fdopen(1, "wb", buffering=0)
 send(answers, {"arguments": sys.argv[1:], "secrets": os.environ.get("SECRET")}, [], 0, None)
 while True:
