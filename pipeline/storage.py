@@ -264,6 +264,13 @@ class Storage:
         names = (info.base_name for info in infos if info.type == pafs.FileType.File)
         return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMP_PREFIX))
 
+    def unfinished(self, beginning: str) -> Sequence[str]:
+        """Names of hidden files directly below the root that begin so."""
+        selector = pafs.FileSelector(self._base, recursive=False, allow_not_found=True)
+        with storage_errors("list", self.root):
+            infos = self._fs.get_file_info(selector)
+        return sorted(info.base_name for info in infos if info.base_name.startswith(beginning))
+
     def walk(self) -> Iterator[FileInfo]:
         """Every file below the root, in path order, hidden files and folders left out."""
         return (info for _, info in self._files())

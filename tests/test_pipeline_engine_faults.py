@@ -186,3 +186,11 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(tmp_path: Path) -> None:
     assert "framemill: cannot join the Ray at nonsense" in done.stderr
     assert "Traceback" not in done.stderr
     assert UsageError.__name__ not in done.stderr
+
+
+def test_an_answer_that_nobody_waited_for_is_swept(tmp_path: Path) -> None:
+    with asked(str(tmp_path)) as question:
+        question.answer()
+        (tmp_path / ".tmp-of-another").touch()
+        assert len(list(tmp_path.iterdir())) == 3
+    assert [path.name for path in tmp_path.iterdir()] == [".tmp-of-another"]

@@ -54,7 +54,8 @@ def asked(root: str) -> Iterator[Question]:
     try:
         yield question
     finally:
-        Storage(root).delete(question.name)
+        for name in Storage(root).unfinished(question.name):  # and answers that nobody waited for
+            Storage(root).delete(name)
 
 
 def not_shared(root: str, node: str = "") -> StorageError:
