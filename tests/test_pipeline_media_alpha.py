@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import AnalyzeConfig
-from pipeline.media.decode import decode
+from pipeline.media.decode import decode, probe
 from pipeline.media.frames import Damage, Frame
 from pipeline.media.stills import decode_jpeg
 from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
@@ -39,11 +39,19 @@ def quarters(alpha: int = 0) -> np.ndarray:
 
 
 def write(
-    path: Path, codec: str, container: str, layout: str, options: dict[str, str], rgba: np.ndarray
+    path: Path,
+    codec: str,
+    container: str,
+    layout: str,
+    options: dict[str, str],
+    rgba: np.ndarray,
+    rotation: int = 0,
 ) -> Path:
     with av.open(str(path), "w", format=container) as target:
         stream = target.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, layout
+        if rotation:
+            stream.set_display_rotation(rotation)
         if container == "webm":
             stream.metadata["alpha_mode"] = "1"
         for index in range(3):
@@ -72,6 +80,17 @@ def test_what_is_transparent_is_white(
         assert luma is not None
         assert (luma[:, :28] >= 252).all()
         assert (luma[:, 36:] < 80).all()
+
+
+@pytest.mark.parametrize(("codec", "container"), [("libvpx-vp9", "matroska"), ("prores_ks", "mov")])
+def test_what_is_transparent_is_turned_like_any_picture(tmp_path: Path, codec: str, container: str) -> None:
+    layout = {"mov": "yuva444p10le", "matroska": "yuva420p"}[container]
+    path = write(tmp_path / "a", codec, container, layout, {}, quarters(), rotation=90)
+    frame, info = first(path), probe(path)
+    assert (info.width, info.height, info.rotation) == (HEIGHT, WIDTH, 90)
+    pixels = frame.rgb(48, 64)
+    assert (pixels[36:] >= 252).all()  # what was on the left
+    assert (pixels[:28, :, 0] < 40).all()
 
 
 @pytest.mark.parametrize("codec", ["png", "ffv1"])

@@ -74,6 +74,13 @@ def usual_matrix(width_px: int, height_px: int) -> int:
     return BT709 if height_px >= HD_HEIGHT_PX or width_px >= HD_WIDTH_PX else BT601
 
 
+def alpha_decoder_of(stream: av.VideoStream) -> str:
+    """The decoder that shows the alpha of this stream where its own leaves it out; "" where its own will do.
+    It knows nothing of the container: its pictures do not carry what stands there."""
+    has_alpha = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
+    return WITH_ALPHA.get(stream.codec_context.codec.canonical_name, "") if has_alpha else ""
+
+
 def decoder_of(stream: av.VideoStream) -> Decode:
     """What decodes the packets of this stream: its own decoder, or of WebM with alpha one that shows it.
     MediaError where the colours mean nothing without what no decoder here applies."""
@@ -81,12 +88,12 @@ def decoder_of(stream: av.VideoStream) -> Decode:
         raise MediaError(
             "Dolby Vision of profile 5, whose colours are ipt-c2", expected="a base layer in BT.2020"
         )
-    codec = stream.codec_context.codec.canonical_name
-    has_alpha = any(key.lower() == "alpha_mode" and value == "1" for key, value in stream.metadata.items())
-    if codec not in WITH_ALPHA or not has_alpha:
+    alpha_decoder = alpha_decoder_of(stream)
+    if not alpha_decoder:
         return stream.codec_context.decode
-    decoder = cast(av.VideoCodecContext, av.CodecContext.create(WITH_ALPHA[codec], "r"))
+    decoder = cast(av.VideoCodecContext, av.CodecContext.create(alpha_decoder, "r"))
     decoder.extradata = stream.codec_context.extradata
+    codec = stream.codec_context.codec.canonical_name
 
     def pictures_of(packet: "av.Packet[av.VideoStream]") -> list[av.VideoFrame]:
         pictures = decoder.decode(packet)

@@ -25,7 +25,7 @@ from av.format import Flags
 from pipeline.errors import MediaError
 from pipeline.media import stills
 from pipeline.media.clock import Clock
-from pipeline.media.colour import Scaler, decoder_of
+from pipeline.media.colour import Scaler, alpha_decoder_of, decoder_of
 from pipeline.media.frames import Damage, Frame, MediaInfo
 from pipeline.media.orientation import AS_CODED, Orientation, of_matrix
 from pipeline.media.tones import HDR
@@ -52,7 +52,7 @@ def probe(path: str | Path) -> MediaInfo:
     with open_container(path) as container:
         stream = video_stream(container, path)
         first = next(_decoded(container, stream, Damage()), None)
-        return _info(container, stream, _orientation(first, AS_CODED) if first else AS_CODED)
+        return _info(container, stream, _Turns(first, stream).now if first else AS_CODED)
 
 
 def decode(path: str | Path, damage: Damage, *, max_pixels: int, threads: int = THREADS) -> Iterator[Frame]:
@@ -97,7 +97,7 @@ def decode_from(path: str | Path, time_s: float, *, max_pixels: int) -> Iterator
             container.seek(int((origin_s + time_s) / stream.time_base), stream=stream)
         except av.FFmpegError as error:
             raise MediaError(f"cannot seek: {error.strerror}") from error
-        damage, scaler, last_s, turns = Damage(), Scaler(), -1.0, _Turns(first)
+        damage, scaler, last_s, turns = Damage(), Scaler(), -1.0, _Turns(first, stream)
         clock, info = _clock(container, stream), _info(container, stream, turns.now)
         for index, picture in enumerate(_decoded(container, stream, damage)):
             own_s = seconds(picture)
@@ -204,13 +204,23 @@ class _Turns:
     before. Side data cost more to read than all else of a frame: they are read again where the angle
     differs."""
 
-    def __init__(self, first: av.VideoFrame) -> None:
-        self._degrees, self.now = first.rotation, _orientation(first, AS_CODED)
+    def __init__(self, first: av.VideoFrame, stream: av.VideoStream) -> None:
+        self._degrees, self.now = first.rotation, _orientation(first, _beside_alpha(stream))
 
     def of(self, picture: av.VideoFrame) -> Orientation:
         if picture.rotation != self._degrees:
             self._degrees, self.now = picture.rotation, _orientation(picture, self.now)
         return self.now
+
+
+def _beside_alpha(stream: av.VideoStream) -> Orientation:
+    """What the container states, where the decoder that shows alpha does not hand it on."""
+    if not alpha_decoder_of(stream):
+        return AS_CODED
+    path = stream.container.name.removeprefix("file:")
+    with open_container(path) as container:
+        own = next(container.decode(video_stream(container, path)), None)
+        return _orientation(own, AS_CODED) if own else AS_CODED
 
 
 def _orientation(picture: av.VideoFrame, before: Orientation) -> Orientation:
@@ -265,7 +275,7 @@ def _timed(container: av.container.InputContainer, stream: av.VideoStream, damag
     first = next(pictures, None)
     if first is None:
         return
-    turns, coded = _Turns(first), (first.width, first.height)
+    turns, coded = _Turns(first, stream), (first.width, first.height)
     info, shown = _info(container, stream, turns.now), turns.now.size(*coded)
     for index, picture in enumerate(chain([first], pictures)):
         orientation, size = turns.of(picture), (picture.width, picture.height)
