@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.tables import CAPTIONS, CLIPS, PROVENANCE
+from pipeline.corpus.tables import CAPTIONS, CLIPS, PROVENANCE, SOURCES
 from pipeline.engine.stage import Task
 from pipeline.engine.tasks import part_key
 from pipeline.settings import fingerprint
@@ -39,6 +39,7 @@ PLAN = pa.schema(
         pa.field("shard", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("latent_key", pa.string()),
+        SOURCES.field("clock_jumps"),
         *(CLIPS.field(name) for name in CLIP_COLUMNS),
         *(CAPTIONS.field(name) for name in CAPTION_COLUMNS),
         *(pa.field(name, kind) for name, kind in PROVENANCE if name not in CAPTION_COLUMNS),
@@ -90,7 +91,7 @@ def kept_clips(corpus: Corpus, captioner: str) -> list[dict[str, Any]]:
     """A plan row for every kept clip, with captions where there are any."""
     clips = corpus.clips()
     clips = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"].combine_chunks()))
-    sources = corpus.provenance()
+    sources = corpus.provenance("clock_jumps")
     captions = {row["clip_id"]: row for row in _captions(corpus, captioner)}
     none = dict.fromkeys(CAPTION_COLUMNS)
     return [

@@ -141,9 +141,10 @@ class Corpus:
             rows = rows.append_column(field[0], inputs[field[0]].take(where))
         return rows
 
-    def provenance(self) -> dict[str, dict[str, Any]]:
-        """source_id → its uri and PROVENANCE columns; of equal files, those of the first by uri."""
-        names = [name for name, _ in tables.PROVENANCE]
+    def provenance(self, *also: str) -> dict[str, dict[str, Any]]:
+        """source_id → its uri, PROVENANCE columns and those named; of equal files, those of the first by
+        uri."""
+        names = [*(name for name, _ in tables.PROVENANCE), *also]
         rows = self.sources().select(["source_id", "uri", *names]).to_pylist()
         return {row.pop("source_id"): row for row in reversed(rows) if row["source_id"]}
 

@@ -21,6 +21,8 @@ from pipeline.storage import read_parquet
 GROUP = 256  # rows of a row group, where a table is written from rows
 S, F32, F64, I32, I64 = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.int64()
 
+ADDED = frozenset({"clock_jumps"})  # columns that older corpora lack: null there
+
 PROVENANCE = [  # what a manifest or a tar says of a source (pipeline/sources/manifests.py); null = nothing
     ("original", S),  # its own caption
     ("licence", S),  # as the manifest words it
@@ -65,6 +67,7 @@ SOURCES = pa.schema(  # sources/<key>.parquet: a row an input file, failures inc
         ("duration_s", F64),  # 0 for an image
         ("has_audio", pa.bool_()),  # sound is noticed and never read
         ("transfer", S),  # sdr | pq | hlg; high dynamic range is shown tone-mapped (media/tones.py)
+        ("clock_jumps", I32),  # how often its clock jumped, which is no time on screen (media/clock.py)
         ("size_bytes", I64),
     ]
 )
@@ -220,9 +223,11 @@ def _written(groups: Iterable[pa.Table], schema: pa.Schema) -> memoryview:
 
 
 def from_parquet(data: bytes | memoryview, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """The table, checked against its schema (column order and types)."""
+    """The table, checked against its schema (column order and types); what ADDED names may be missing."""
     table = read_parquet(pa.BufferReader(data), columns)
     wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
+    for name in ADDED.intersection(wanted.names).difference(table.column_names):
+        table = table.append_column(name, pa.nulls(table.num_rows))
     try:
         return table.select(wanted.names).cast(wanted)
     except (KeyError, pa.ArrowInvalid) as error:

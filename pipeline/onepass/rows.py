@@ -66,7 +66,8 @@ def describe(
 ) -> SourceAnalysis:
     """The rows that follow from what was kept of a pass."""
     timing = _timing(record.times_s, info)
-    source = _source_row("video", info, timing, _losses(info, timing, damage))
+    losses = _losses(info, timing, damage)
+    source = _source_row("video", info, timing, losses, damage.clock_jumps)
     gaps = record.gaps.tolist()
     between_shots = find_boundaries(record.descriptors, timing.fps, config.shots, gaps, boundaries)
     usual = _crop(record, source, None)
@@ -137,7 +138,9 @@ def _losses(info: MediaInfo, timing: Timing, damage: Damage) -> list[str]:
     return losses
 
 
-def _source_row(kind: str, info: MediaInfo, timing: Timing, losses: Sequence[str] = ()) -> Row:
+def _source_row(
+    kind: str, info: MediaInfo, timing: Timing, losses: Sequence[str] = (), clock_jumps: int = 0
+) -> Row:
     """The row of any source, video or still."""
     return {
         "kind": kind,
@@ -154,6 +157,7 @@ def _source_row(kind: str, info: MediaInfo, timing: Timing, losses: Sequence[str
         "duration_s": timing.duration_s,
         "has_audio": info.has_audio,
         "transfer": info.transfer,
+        "clock_jumps": clock_jumps,
     }
 
 

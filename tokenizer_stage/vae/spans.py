@@ -40,7 +40,9 @@ def span_of(row: dict[str, Any], config: EncodeConfig, stride_s: int) -> Span:
 
 
 def read_frames(box: Sandbox, path: str, row: dict[str, Any], span: Span) -> np.ndarray:
-    """The frames of a span, uint8 `[T, H, W, 3]`."""
+    """The frames of a span, uint8 `[T, H, W, 3]`. Where the source's clock jumps, nothing is sought: by the
+    file's own clock a time may be another place, which may look alike."""
+    expected_phash = row["phash"][0] if row["phash"] and not row["clock_jumps"] else None
     return box.read_span(
         path,
         kind=row["kind"],
@@ -48,5 +50,5 @@ def read_frames(box: Sandbox, path: str, row: dict[str, Any], span: Span) -> np.
         crop=span.crop,
         width_px=span.width_px,
         height_px=span.height_px,
-        expected_phash=row["phash"][0] if row["phash"] else None,
+        expected_phash=expected_phash,
     )
