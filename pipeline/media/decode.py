@@ -21,6 +21,7 @@ from typing import Any, cast
 
 import av
 from av.format import Flags
+from av.sidedata.sidedata import Type as SideDataType
 
 from pipeline.errors import MediaError
 from pipeline.media import stills
@@ -179,13 +180,13 @@ def _info(
 
 
 def _animation_info(path: str | Path) -> MediaInfo:
-    codec, width, height = stills.header(path)
+    codec, width, height, rotation = stills.animation_header(path)
     return MediaInfo(
         container=codec,
         codec=codec,
         width=width,
         height=height,
-        rotation=0,
+        rotation=rotation,
         fps=0.0,
         stream_duration_s=0.0,
         container_duration_s=0.0,
@@ -221,6 +222,17 @@ def _beside_alpha(stream: av.VideoStream) -> Orientation:
     with open_container(path) as container:
         own = next(container.decode(video_stream(container, path)), None)
         return _orientation(own, AS_CODED) if own else AS_CODED
+
+
+def _unnamed(kinds: type[SideDataType], number: int) -> SideDataType:
+    """A kind of side data that PyAV has no name for (EXIF, the views of spatial video). It raises at them,
+    and the display matrix that lies beside them could not be read."""
+    kind: Any = object.__new__(kinds)
+    kind._name_, kind._value_ = f"UNNAMED_{number}", number
+    return cast(SideDataType, kind)
+
+
+SideDataType._missing_ = classmethod(_unnamed)  # type: ignore[assignment]
 
 
 def _orientation(picture: av.VideoFrame, before: Orientation) -> Orientation:

@@ -81,20 +81,23 @@ def transfer(path: str | Path) -> str:
 
 
 def frames(path: str | Path, max_pixels: int) -> Iterator[tuple[float, np.ndarray]]:
-    """Seconds and uint8 RGB [H, W, 3] of each picture of an animation."""
+    """Seconds and uint8 RGB [H, W, 3], upright, of each picture of an animation."""
     with _opened(path, max_pixels) as image:
-        time_s = 0.0
+        time_s, (turn, _) = 0.0, TURNS.get(_orientation(image), (None, 0))
         for index in range(getattr(image, "n_frames", 1)):
             image.seek(index)
-            yield time_s, _standard(np.asarray(_rgb(image)), path)
+            upright = _rgb(image) if turn is None else _rgb(image).transpose(turn)
+            yield time_s, _standard(np.asarray(upright), path)
             duration_s = image.info.get("duration", 0) / 1000
             time_s += duration_s if duration_s >= LEAST_DURATION_S else USUAL_DURATION_S
 
 
-def header(path: str | Path) -> tuple[str, int, int]:
-    """(codec name, width, height)."""
+def animation_header(path: str | Path) -> tuple[str, int, int, int]:
+    """(codec name, width and height upright, degrees counter-clockwise that are applied) of an animation."""
     with _opened(path, max_pixels=ANY_SIZE) as image:
-        return (image.format or "").lower(), image.width, image.height
+        _, degrees = TURNS.get(_orientation(image), (None, 0))
+        sides = (image.height, image.width) if degrees % 180 else image.size
+        return (image.format or "").lower(), *sides, degrees
 
 
 def resize(pixels: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
