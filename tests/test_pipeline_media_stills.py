@@ -166,3 +166,46 @@ def test_pictures_of_the_media_set(box, media_dir: Path) -> None:
         with pytest.raises(MediaError, match=reason):
             box.analyze(media_dir / file, ANALYZE)
     assert box.analyze(media_dir / "clips/newtonscradle.gif", ANALYZE).source["kind"] == "video"
+
+
+def planar_tiff(path: Path, dtype: str) -> None:
+    """RGB of a left and a right half, written as three planes, without compression."""
+    pixels = np.zeros((3, 8, 16), dtype)
+    pixels[0, :, :8] = pixels[2, :, 8:] = np.iinfo(pixels.dtype).max
+    bits, data = pixels.itemsize * 8, pixels.tobytes()
+    fields = [
+        (256, 16),
+        (257, 8),
+        (258, 0),
+        (259, 1),
+        (262, 2),
+        (273, 0),
+        (277, 3),
+        (278, 8),
+        (279, 0),
+        (284, 2),
+    ]
+    shared = 8 + 2 + 12 * len(fields) + 4
+    triples = {
+        258: (bits,) * 3,
+        273: tuple(shared + 36 + n * len(data) // 3 for n in range(3)),
+        279: (len(data) // 3,) * 3,
+    }
+    at = {tag: shared + 12 * n for n, tag in enumerate(triples)}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4, 3, at[tag]) if tag in at else struct.pack("<HHII", tag, 4, 1, value)
+        for tag, value in fields
+    )
+    values = b"".join(struct.pack("<3I", *triple) for triple in triples.values())
+    head = struct.pack("<4sIH", b"II*\x00", 8, len(fields))
+    path.write_bytes(head + entries + bytes(4) + values + data)
+
+
+def test_planes_of_16_bits_are_refused_and_not_shown_wrong(tmp_path: Path) -> None:
+    planar_tiff(tmp_path / "a.tif", "<u1")
+    pixels = stills.read_still(tmp_path / "a.tif", LIMIT)[0]
+    assert (pixels[:, :8] == (255, 0, 0)).all()
+    assert (pixels[:, 8:] == (0, 0, 255)).all()
+    planar_tiff(tmp_path / "b.tif", "<u2")
+    with pytest.raises(MediaError, match="16-bit planes"):
+        stills.read_still(tmp_path / "b.tif", LIMIT)

@@ -21,6 +21,7 @@ from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from pipeline.errors import MediaError
 from pipeline.media import tones
@@ -39,6 +40,7 @@ MAGIC = {  # how files of a format begin
 ANY_SIZE = 1 << 62  # pixels, where only the header is read
 AVIF_BRANDS = (b"avif", b"avis")  # of a still, of a sequence
 REFUSED = {"F": "floating-point numbers", "I": "whole numbers of 32 bits", "LAB": "CIELAB colours"}
+TIFF_BITS, TIFF_PLANES = 258, 284  # tags: BitsPerSample, PlanarConfiguration
 DECODED_BY_MEDIA = ("GIF", "PNG")  # when they move
 LEAST_DURATION_S, USUAL_DURATION_S = 0.011, 0.1  # a shorter frame is shown for the usual time, as browsers do
 TURNS = {  # EXIF orientation → how to make the picture upright, degrees counter-clockwise of that
@@ -208,9 +210,18 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
+def _has_deep_planes(image: Image.Image) -> bool:
+    """A TIFF whose planes Pillow takes for 8-bit ones: it shows two pixels for each, and no error."""
+    if not isinstance(image, TiffImageFile):
+        return False
+    separate, bits = image.tag_v2.get(TIFF_PLANES, 1) == 2, image.tag_v2.get(TIFF_BITS, (1,))
+    return separate and max(bits) > 8
+
+
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in REFUSED:
-        raise MediaError(f"a picture of {REFUSED[image.mode]}", expected="RGB of 8 or 16 bits a channel")
+    kind = REFUSED.get(image.mode, "16-bit planes, a colour each" if _has_deep_planes(image) else "")
+    if kind:
+        raise MediaError(f"a picture of {kind}", expected="RGB of 8 or 16 bits a channel")
     if image.mode.startswith("I"):  # 16 bits a pixel
         grey = np.asarray(image)  # uint16 [H, W]
         shown = (grey >> 8).astype(np.uint8)
