@@ -100,6 +100,17 @@ def tar_contents(uri: str) -> tars.Contents:
     return _scanned(uri, info.size_bytes, info.mtime_ns)
 
 
+def tar_member(uri: str, name: str) -> tars.Member | None:
+    """One file inside a tar, None where there is no such tar or no such file in it."""
+    info = stat(uri)
+    return _by_name(uri, info.size_bytes, info.mtime_ns).get(name) if info else None
+
+
+@lru_cache(maxsize=64)
+def _by_name(uri: str, size_bytes: int, mtime_ns: int) -> dict[str, tars.Member]:
+    return {member.name: member for member in _scanned(uri, size_bytes, mtime_ns).members}
+
+
 @lru_cache(maxsize=64)
 def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tars.Contents:
     """Size and time are in the key only: a tar that changed is scanned again."""
@@ -152,14 +163,12 @@ def _copy_remote(uri: str, target: Path) -> None:
 
 
 def _copy_member(tar: str, name: str, target: Path) -> None:
-    if stat(tar) is None:
-        raise MediaError(NO_FILE)
-    members = {member.name: member for member in tar_members(tar)[0]}
-    if name not in members:
+    member = tar_member(tar, name)
+    if member is None:
         raise MediaError(f"{NO_FILE} in {tar}")
     with open_range(tar) as stream, open(target, "wb") as out:
-        stream.seek(members[name].offset)
-        left = members[name].nbytes
+        stream.seek(member.offset)
+        left = member.nbytes
         while left and (data := stream.read(min(left, COPY_BYTES))):
             out.write(data)
             left -= len(data)

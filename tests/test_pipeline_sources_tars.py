@@ -3,6 +3,7 @@
 import io
 import tarfile
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.sources.discover import Discovered, discover
 from pipeline.sources.sidecars import SIDECARS
 from pipeline.tars import plain_name, scan
-from pipeline.uris import local_path
+from pipeline.uris import local_path, tar_contents
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 PART = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=12)
@@ -181,3 +182,21 @@ def test_a_damaged_tar_is_a_problem_in_words(noise: bytes, at: int) -> None:
     data[at : at + len(noise)] = noise
     read = scan(io.BytesIO(bytes(data)), len(data))
     assert all(member.offset + member.nbytes <= len(data) for member in read.members)
+
+
+def test_to_read_a_member_costs_the_same_in_a_tar_of_many(tmp_path: Path) -> None:
+    """100,000 small pictures in one tar are usual; a look at all names for each is quadratic."""
+    seconds = []
+    for members in (100, 30_000):
+        tar = tmp_path / f"{members}.tar"
+        tar.write_bytes(tar_of(*((f"{n}.png", b"x") for n in range(members)), form=tarfile.USTAR_FORMAT))
+        assert len(tar_contents(str(tar)).members) == members
+        runs = []
+        for first in (0, 40, 60):
+            began = time.perf_counter()
+            for n in range(first, first + 40):
+                with local_path(f"{tar}#{n}.png") as path:
+                    assert path.read_bytes() == b"x"
+            runs.append(time.perf_counter() - began)
+        seconds.append(min(runs))
+    assert seconds[1] < 3 * seconds[0]

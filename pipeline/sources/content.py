@@ -23,7 +23,7 @@ from pipeline import tars
 from pipeline.corpus.ids import SOURCE_ID_CHARS
 from pipeline.errors import MediaError, StorageError
 from pipeline.storage import storage_errors
-from pipeline.uris import NO_FILE, local_path, stat_each, tar_members
+from pipeline.uris import NO_FILE, local_path, stat_each, tar_member
 
 OTHER_CONTENT = "its file is no longer the one that was analyzed"
 CHANGING = "its file changed while it was read"
@@ -84,9 +84,10 @@ def sizes_bytes(uris: Sequence[str]) -> list[int | None]:
 
 def _member_bytes(tar: str, name: str) -> int | None:
     try:
-        return next((member.nbytes for member in tar_members(tar)[0] if member.name == name), None)
+        member = tar_member(tar, name)
     except StorageError:  # whoever opens it will say why
         return None
+    return member.nbytes if member else None
 
 
 def _hash(path: Path, state: State) -> str:
