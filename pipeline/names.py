@@ -16,22 +16,24 @@ HALF_CHARACTER = re.compile("[\ud800-\udfff]")  # half a surrogate pair, or a by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LocalFile:
-    """A regular file: its absolute path, size in bytes, modification time in ns since 1970."""
+class FileInfo:
+    """A regular file: `uri` as a user would write it, size in bytes, modification time in ns since 1970."""
 
-    path: str
+    uri: str
     size_bytes: int
     mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tree:
-    """What lies below a folder, each sorted by path: files, links whose target is gone, and in a readable
-    form what is not UTF-8 (of a folder its own name alone, not what is in it)."""
+    """What lies below a folder, each sorted by path: files, links whose target is gone, folders that this
+    user may not list or enter, and in a readable form what is not UTF-8 (of a folder its own name alone, not
+    what is in it)."""
 
-    files: tuple[LocalFile, ...]
-    dangling: tuple[str, ...]
-    unnameable: tuple[str, ...]
+    files: tuple[FileInfo, ...]
+    dangling: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    unnameable: tuple[str, ...] = ()
 
 
 def is_nameable(name: str) -> bool:
@@ -63,10 +65,11 @@ def walk(root: str) -> Tree:
     name it has without links.
 
     Raises:
-        OSError: a folder cannot be listed.
+        OSError: a folder cannot be listed, and permissions are not why; or the root cannot.
     """
-    files: list[LocalFile] = []
+    files: list[FileInfo] = []
     dangling: list[str] = []
+    closed: set[str] = set()
     unnameable: list[str] = []
     walked: set[tuple[int, int]] = set()
     folders, linked = [root], list[str]()
@@ -77,6 +80,11 @@ def walk(root: str) -> Tree:
             identity = (status.st_dev, status.st_ino)
             entries = [] if identity in walked else list(os.scandir(folder))
         except (FileNotFoundError, NotADirectoryError):  # gone since it was listed, or never there
+            continue
+        except PermissionError:
+            if folder == root:
+                raise
+            closed.add(folder)
             continue
         walked.add(identity)
         below: list[str] = []
@@ -91,18 +99,19 @@ def walk(root: str) -> Tree:
             except OSError as error:
                 if entry.is_symlink():
                     dangling.append(entry.path)
+                elif isinstance(error, PermissionError):
+                    closed.add(folder)
                 elif not isinstance(error, FileNotFoundError):
                     raise
                 continue
             if stat.S_ISDIR(status.st_mode):
                 (below if entry.is_symlink() else folders).append(entry.path)
             elif stat.S_ISREG(status.st_mode):
-                files.append(
-                    LocalFile(path=entry.path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-                )
+                files.append(FileInfo(uri=entry.path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns))
         linked = sorted([*linked, *below], reverse=True)  # the first by name is followed first
     return Tree(
-        files=tuple(sorted(files, key=lambda file: file.path)),
+        files=tuple(sorted(files, key=lambda file: file.uri)),
         dangling=tuple(sorted(dangling)),
+        closed=tuple(sorted(closed)),
         unnameable=tuple(sorted(unnameable)),
     )

@@ -19,7 +19,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
@@ -30,7 +29,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from pipeline.errors import FramemillError, MediaError, StorageError, is_environment
-from pipeline.names import Tree, is_nameable, readable, walk
+from pipeline.names import FileInfo, Tree, is_nameable, readable, walk
 
 T = TypeVar("T")
 Buffer = bytes | memoryview
@@ -177,15 +176,6 @@ def commit_bytes(path: Path, data: Buffer) -> None:
         temporary.write_bytes(data)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FileInfo:
-    """One listed file: `uri` as a user would write it, size in bytes, modification time in ns."""
-
-    uri: str
-    size_bytes: int
-    mtime_ns: int
-
-
 def read_parquet(source: pa.NativeFile, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file, or some of its columns, read by this thread alone: Arrow's pool may free a buffer of
     Python's while the interpreter ends, which aborts a command after all its work («terminate called
@@ -271,37 +261,31 @@ class Storage:
             infos = self._fs.get_file_info(selector)
         return sorted(info.base_name for info in infos if info.base_name.startswith(beginning))
 
-    def walk(self) -> Iterator[FileInfo]:
-        """Every file below the root, in path order, hidden files and folders left out."""
-        return (info for _, info in self._files())
-
     def tree(self) -> Tree:
-        """What `walk` finds and what it cannot give, of a local root; nothing of an s3:// one."""
-        if is_remote(self.root):
-            return Tree(files=(), dangling=(), unnameable=())
+        """All that lies below the root, in path order, hidden files and folders left out."""
         with storage_errors("list", self.root):
-            return walk(self._base)
+            if not is_remote(self.root):
+                return walk(self._base)
+            found = self._fs.get_file_info(
+                pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
+            )
+        files = [_file_info(info, remote=True) for info in found if info.type == pafs.FileType.File]
+        shown = [file for file in files if not any(p.startswith(".") for p in self._rel(file).split("/"))]
+        return Tree(files=tuple(sorted(shown, key=lambda file: file.uri)))
+
+    def walk(self) -> Sequence[FileInfo]:
+        """Every file of the tree; StorageError where a folder of it may not be listed."""
+        tree = self.tree()
+        if tree.closed:
+            raise StorageError(f"cannot list {tree.closed[0]}: access denied", fix="check its permissions")
+        return tree.files
 
     def find(self, suffix: str) -> tuple[str, ...]:
         """Paths, relative to the root, of the files that `walk` finds and that end so."""
-        return tuple(rel for rel, _ in self._files() if rel.endswith(suffix))
+        return tuple(self._rel(file) for file in self.walk() if file.uri.endswith(suffix))
 
-    def _files(self) -> Iterator[tuple[str, FileInfo]]:
-        for info in self._infos():
-            rel = info.uri.removeprefix("s3://").removeprefix(self._base).lstrip("/")
-            if not any(part.startswith(".") for part in rel.split("/")):
-                yield rel, info
-
-    def _infos(self) -> Iterator[FileInfo]:
-        if not is_remote(self.root):
-            for file in self.tree().files:
-                yield FileInfo(uri=file.path, size_bytes=file.size_bytes, mtime_ns=file.mtime_ns)
-            return
-        selector = pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
-        with storage_errors("list", self.root):
-            infos = self._fs.get_file_info(selector)
-        for info in sorted((i for i in infos if i.type == pafs.FileType.File), key=lambda i: i.path):
-            yield _file_info(info, remote=True)
+    def _rel(self, file: FileInfo) -> str:
+        return file.uri.removeprefix("s3://").removeprefix(self._base).lstrip("/")
 
     def sweep_temporary(self) -> int:
         """Deletes what a killed writer left behind; call it only while nothing else writes here."""

@@ -17,8 +17,8 @@ import pyarrow.fs as pafs
 
 from pipeline import tars
 from pipeline.errors import MediaError, StorageError
+from pipeline.names import FileInfo
 from pipeline.storage import (
-    FileInfo,
     Storage,
     _file_info,
     _filesystem,
@@ -93,11 +93,14 @@ def tar_members(uri: str) -> tuple[Sequence[tars.Member], str]:
 
 
 def tar_contents(uri: str) -> tars.Contents:
-    """All that a scan of the tar tells."""
+    """All that a scan of the tar tells; one that this user may not read has that problem."""
     info = stat(uri)
     if info is None:
         raise StorageError(f"cannot read {uri}: no such file")
-    return _scanned(uri, info.size_bytes, info.mtime_ns)
+    try:
+        return _scanned(uri, info.size_bytes, info.mtime_ns)
+    except MediaError as error:
+        return tars.Contents(members=(), problem=error.what)
 
 
 def tar_member(uri: str, name: str) -> tars.Member | None:
@@ -120,9 +123,14 @@ def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tars.Contents:
 
 @contextmanager
 def open_range(uri: str) -> Iterator[IO[bytes]]:
-    """The file at `uri` as a seekable stream."""
+    """The file at `uri` as a seekable stream.
+
+    Raises:
+        MediaError: it is missing or this user may not read it.
+        StorageError: the store does not give it.
+    """
     fs, path = _filesystem(uri)
-    with storage_errors("read", uri), fs.open_input_file(path) as stream:
+    with source_errors(uri), fs.open_input_file(path) as stream:
         yield io.BufferedReader(stream, HEADER_BUFFER_BYTES)
 
 

@@ -200,3 +200,16 @@ def test_to_read_a_member_costs_the_same_in_a_tar_of_many(tmp_path: Path) -> Non
             runs.append(time.perf_counter() - began)
         seconds.append(min(runs))
     assert seconds[1] < 3 * seconds[0]
+
+
+def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path: Path) -> None:
+    mark = "\N{BYTE ORDER MARK}"
+    data = tar_of(
+        ("a.png", b"a"),
+        ("a.txt", f"{mark}a cat".encode()),
+        ("b.png", b"b"),
+        ("b.json", f'{mark}{{"caption": "a dog"}}'.encode()),
+    )
+    sources = taken(tmp_path, data)
+    assert sources.inputs["original"].to_pylist() == ["a cat", "a dog"]
+    assert sources.notes == ()

@@ -85,7 +85,7 @@ def sizes_bytes(uris: Sequence[str]) -> list[int | None]:
 def _member_bytes(tar: str, name: str) -> int | None:
     try:
         member = tar_member(tar, name)
-    except StorageError:  # whoever opens it will say why
+    except (MediaError, StorageError):  # whoever opens it will say why
         return None
     return member.nbytes if member else None
 

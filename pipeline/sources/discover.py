@@ -15,13 +15,13 @@ import pyarrow as pa
 
 from pipeline.corpus import tables
 from pipeline.errors import StorageError, UsageError
-from pipeline.names import is_nameable, readable
+from pipeline.names import FileInfo, is_nameable, readable
 from pipeline.settings import fingerprint
 from pipeline.sources.globs import split_glob
 from pipeline.sources.lists import SUFFIXES
 from pipeline.sources.manifests import Entry, read_manifest
 from pipeline.sources.sidecars import SIDECARS, sidecar_facts
-from pipeline.storage import FileInfo, Storage, is_remote
+from pipeline.storage import Storage, is_remote
 from pipeline.tars import split_member
 from pipeline.uris import is_folder, stat, stat_each, tar_contents, tar_members
 
@@ -106,15 +106,17 @@ class _Sources:
             below = uri.removeprefix(f"{storage.root}/" if is_remote(uri) else f"{root}/")
             return pattern is None or pattern.fullmatch(below) is not None
 
-        infos = [info for info in storage.walk() if is_asked_for(info.uri)]
         tree = storage.tree()
+        infos = [info for info in tree.files if is_asked_for(info.uri)]
         gone = [link for link in tree.dangling if is_asked_for(link)]
-        self._say_unnameable(tree.unnameable)
+        self._say_left_out(tree.unnameable, "files or folders left out, their names are not UTF-8")
+        self._say_left_out(tree.closed, "folders left out, this user may not list or enter them")
         for link in gone:
             if _suffix(link) in MEDIA_SUFFIXES:
                 self.take(link, None, {})
         if not infos and not gone:
             why = f"; {tree.unnameable[0]} is not UTF-8" if tree.unnameable else ""
+            why += f"; {tree.closed[0]} may not be listed" if tree.closed else ""
             raise UsageError(
                 f"no files at {path}{why}", expected="media, a folder, a glob, a list or an s3:// prefix"
             )
@@ -124,10 +126,10 @@ class _Sources:
             else:
                 self.ignored.append(info.uri)
 
-    def _say_unnameable(self, names: Sequence[str]) -> None:
+    def _say_left_out(self, names: Sequence[str], why: str) -> None:
         if names:
             named = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-            self.notes.append(f"{len(names)} files or folders left out, their names are not UTF-8: {named}")
+            self.notes.append(f"{len(names)} {why}: {named}")
 
     def take(self, uri: str, info: FileInfo | None, facts: Mapping[str, Any]) -> None:
         """One source, or those inside a tar; `info` is None when there is no such file."""

@@ -34,12 +34,13 @@ def sidecar_facts(
         named = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
         notes.append(f"{tar}: {len(left)} captions or facts go with no media of their name: {named}")
     texts: dict[str, dict[str, Any]] = {}
-    with open_range(tar) as stream:
-        for name in sorted(used, key=lambda name: used[name].offset):
-            try:
-                texts[name] = _facts(stream, used[name])
-            except ValueError as error:  # UnicodeDecodeError is one
-                notes.append(f"{tar}#{name}: {error}")
+    if used:
+        with open_range(tar) as stream:
+            for name in sorted(used, key=lambda name: used[name].offset):
+                try:
+                    texts[name] = _facts(stream, used[name])
+                except ValueError as error:  # UnicodeDecodeError is one
+                    notes.append(f"{tar}#{name}: {error}")
     facts: dict[str, dict[str, Any]] = {}
     for name, own in pairs.items():
         facts[name] = {}
@@ -72,7 +73,7 @@ def _facts(stream: IO[bytes], sidecar: Member) -> dict[str, Any]:
     if sidecar.nbytes > MAX_SIDECAR_BYTES:
         raise ValueError(f"larger than {MAX_SIDECAR_BYTES} bytes")
     stream.seek(sidecar.offset)
-    text = stream.read(sidecar.nbytes).decode()
+    text = stream.read(sidecar.nbytes).decode("utf-8-sig")
     if _suffix(sidecar.name) == ".txt":
         return facts_of({"caption": text.strip()})
     record, problem = parse_object(text)
