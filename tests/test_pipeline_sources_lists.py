@@ -197,3 +197,44 @@ def test_no_list_ends_in_a_traceback(data: bytes, suffix: str) -> None:
         Path(at, f"l.{suffix}").write_bytes(data if suffix == "parquet" else b"uri,caption\n" + data)
         with contextlib.suppress(UsageError):  # nothing else
             discover([str(Path(at, f"l.{suffix}"))])
+
+
+def test_spaces_around_a_column_name_are_none_of_it(folder: Path) -> None:
+    sources = listed(folder, "x.csv", b"uri, caption , mood\na.mp4,one,calm\n")
+    assert captions(sources) == ["one"]
+    assert sources.inputs["attributes"].to_pylist() == ['{"mood": "calm"}']
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+@pytest.mark.parametrize("twice", ["uri", "caption", "mood"])
+def test_a_column_that_is_there_twice_is_no_guess(folder: Path, suffix: str, twice: str) -> None:
+    header, row = ["uri", "caption", "mood", twice], ["a.mp4", "one", "calm", "b.mp4"]
+    if suffix == "parquet":
+        out = io.BytesIO()
+        pq.write_table(pa.table([pa.array([cell]) for cell in row], names=header), out)
+        data = out.getvalue()
+    else:
+        mark = {"csv": ",", "tsv": "\t"}[suffix]
+        data = f"{mark.join(header)}\n{mark.join(row)}\n".encode()
+    with pytest.raises(UsageError, match=f"more than one column `{twice}`"):
+        listed(folder, f"x.{suffix}", data)
+    assert names(listed(folder, "y.csv", b"uri,caption,,\na.mp4,one,,\n")) == ["a.mp4"]  # no names, no matter
+
+
+def test_text_that_a_writer_stored_as_bytes_is_text(folder: Path) -> None:
+    out = io.BytesIO()
+    columns = {"uri": [b"a.mp4", b"\xff.mp4"], "caption": ["ein Käfer".encode(), b"b"]}
+    pq.write_table(pa.table(columns), out)
+    sources = listed(folder, "x.parquet", out.getvalue())
+    assert (names(sources), captions(sources)) == (["a.mp4"], ["ein Käfer"])
+    assert "row 2" in sources.notes[0]
+
+
+def test_of_several_captions_of_one_picture_the_first_counts(folder: Path) -> None:
+    rows = [
+        {"uri": "a.mp4", "caption": ["a cat", "an animal"], "tags": ["pets", None, " "]},
+        {"uri": "b.mp4", "caption": [None, "a dog"], "tags": "pets,,dogs"},
+    ]
+    sources = listed(folder, "x.jsonl", "\n".join(map(json.dumps, rows)).encode())
+    assert captions(sources) == ["a cat", "a dog"]
+    assert sources.inputs["tags"].to_pylist() == [["pets"], ["pets", "dogs"]]

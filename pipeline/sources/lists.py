@@ -12,7 +12,8 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -42,7 +43,7 @@ def read_rows(uri: str) -> list[Row]:
     """Every row of the list, in order.
 
     Raises:
-        UsageError: the file is in another encoding or format, or has no column `uri`.
+        UsageError: the file is in another encoding or format, has no column `uri`, or a column twice.
     """
     suffix = PurePosixPath(uri).suffix.lower()
     data = read_uri(uri)
@@ -91,7 +92,8 @@ def _csv_rows(uri: str, text: str, suffix: str) -> Iterator[Row]:
     _, header, problem = next(records, (1, [], ""))
     if problem:
         raise UsageError(f"{uri}: {problem} in the header", expected=f"{suffix[1:]} in UTF-8")
-    _require_uri(uri, header)
+    header = [name.strip(BLANK) for name in header]
+    _check_columns(uri, header)
     for number, cells, problem in records:
         place, columns = f"line {number}", dict(zip(header, cells, strict=False))
         if not problem and len(cells) > len(header):
@@ -126,14 +128,18 @@ def _parquet_rows(uri: str, data: bytes) -> Iterator[Row]:
         raise UsageError(
             f"{uri} cannot be read as a list of sources: {error}", expected="a whole Parquet file"
         ) from error
-    _require_uri(uri, table.column_names)
+    _check_columns(uri, table.column_names)
     for number in range(table.num_rows):
         if number % 1000 == 0:
             rows = _values(table.slice(number, 1000))
         columns = rows[number % 1000]
         if isinstance(columns, str):
             yield Row(place=f"row {number + 1}", columns={}, problem=columns)
-        else:
+        else:  # writers that know no text store it as bytes
+            columns = {
+                k: v.decode(errors="surrogateescape") if isinstance(v, bytes) else v
+                for k, v in columns.items()
+            }
             yield Row(place=f"row {number + 1}", columns=columns)
 
 
@@ -147,9 +153,13 @@ def _values(table: pa.Table) -> list[Any]:
         return [row for number in range(table.num_rows) for row in _values(table.slice(number, 1))]
 
 
-def _require_uri(uri: str, columns: Iterable[str]) -> None:
+def _check_columns(uri: str, columns: Sequence[str]) -> None:
+    """UsageError where there is no uri, or a name twice: of two captions either may be the right one."""
     if "uri" not in columns:
         raise UsageError(
             f"{uri} has no column `uri`; it has {', '.join(columns) or 'none'}",
             expected="a column named uri; caption, licence, tags and others are carried along",
         )
+    twice = [name for name, count in Counter(columns).items() if name and count > 1]
+    if twice:
+        raise UsageError(f"{uri} has more than one column `{twice[0]}`", expected="one column of a name")

@@ -94,13 +94,21 @@ def facts_of(record: Mapping[str, Any]) -> dict[str, Any]:
     for fact, names in NAMES.items():
         values = [rest.pop(name) for name in names if name in rest]
         if values:
-            facts[fact] = str(values[0])
+            facts[fact] = _text(values[0])
     if "tags" in rest:
         tags = rest.pop("tags")
-        facts["tags"] = [str(t).strip() for t in (tags if isinstance(tags, list) else str(tags).split(","))]
+        given = tags if isinstance(tags, list) else str(tags).split(",")
+        facts["tags"] = [tag for t in given if t is not None and (tag := str(t).strip())]
     if rest:
         facts["attributes"] = json.dumps(rest, sort_keys=True, ensure_ascii=False)
     return facts
+
+
+def _text(value: Any) -> str:
+    """A fact that is one text: of a list (several captions of one picture) the first."""
+    while isinstance(value, list):
+        value = next((item for item in value if item not in (None, "")), "")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
