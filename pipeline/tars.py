@@ -5,13 +5,14 @@ headers; no member's data is touched. Never unpacks, and never takes a member's 
 """
 
 import posixpath
+import re
 import tarfile
 from dataclasses import dataclass
 from typing import IO
 
 from pipeline.names import is_nameable, readable
 
-SEPARATOR = ".tar#"  # a member is addressed as path.tar#member
+MEMBER = re.compile(r"(.*?\.tar)#(.+)", re.DOTALL | re.IGNORECASE)  # how one is addressed: path.tar#member
 SKIP_BYTES = 1 << 20  # read at once, while the zeros after an archive are skipped
 
 
@@ -27,7 +28,7 @@ class Member:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
     """The whole members in the order they lie in, links under their own names among them; what stopped the
-    scan early ("" = nothing did); and what else a person should know."""
+    scan early ("" = nothing did); and what else a person should know, to be read behind the tar's name."""
 
     members: tuple[Member, ...]
     problem: str = ""
@@ -36,8 +37,8 @@ class Contents:
 
 def split_member(uri: str) -> tuple[str, str] | None:
     """`a/b.tar#c/d.mp4` → (`a/b.tar`, `c/d.mp4`); None for a uri that names no member."""
-    tar, separator, member = uri.partition(SEPARATOR)
-    return (f"{tar}.tar", member) if separator and member else None
+    parts = MEMBER.fullmatch(uri)
+    return (parts[1], parts[2]) if parts else None
 
 
 def plain_name(name: str) -> str:
@@ -55,7 +56,7 @@ def scan(stream: IO[bytes], size_bytes: int) -> Contents:
             with tarfile.open(fileobj=stream, mode="r:", errors="surrogateescape") as tar:
                 for info in tar:
                     if start and info.offset == start:
-                        scanned.notes.append(f"another archive begins at byte {start}; it is taken too")
+                        scanned.notes.append(f": another archive begins at byte {start}; it is taken too")
                     if info.isreg() and not info.issparse() and info.offset_data + info.size > size_bytes:
                         return scanned.contents(f"cut off inside {readable(info.name)}")
                     scanned.take(info)
@@ -63,7 +64,7 @@ def scan(stream: IO[bytes], size_bytes: int) -> Contents:
             stream.seek(end)
             if stream.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a bad header for the end
                 if start and end == start:
-                    scanned.notes.append(f"what follows byte {start}, the archive's end, is no tar")
+                    scanned.notes.append(f": what follows byte {start}, the archive's end, is no tar")
                     return scanned.contents("")
                 return scanned.contents(f"damaged or cut off at byte {end}")
         except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
@@ -86,19 +87,19 @@ class _Scan:
             return
         name = plain_name(info.name)
         if not name or not is_nameable(name):
-            self.notes.append(f"{readable(info.name)}: left out, its name is not UTF-8")
+            self.notes.append(f"#{readable(info.name)}: left out, its name is not UTF-8")
             return
         if info.issparse():
-            self.notes.append(f"{name}: left out, it is sparse")
+            self.notes.append(f"#{name}: left out, it is sparse")
             return
         target = self.files.get(plain_name(info.linkname)) if info.islnk() else None
         if info.islnk() and target is None:
             self.notes.append(
-                f"{name}: left out, a link to {readable(info.linkname)}, which is not before it"
+                f"#{name}: left out, a link to {readable(info.linkname)}, which is not before it"
             )
             return
         if name in self.files or name in self.links:
-            self.notes.append(f"{name}: twice in the tar; the last counts")
+            self.notes.append(f"#{name}: twice in the tar; the last counts")
             self.files.pop(name, None)
             self.links.pop(name, None)
         if info.issym():
@@ -117,7 +118,7 @@ class _Scan:
                 behind = self.links[behind]
             file = self.files.get(behind)
             if file is None:
-                notes.append(f"{name}: left out, a link to {readable(target)}, which is not in the tar")
+                notes.append(f"#{name}: left out, a link to {readable(target)}, no file in the tar")
             else:
                 linked.append(Member(name=name, offset=file.offset, nbytes=file.nbytes))
         return Contents(members=(*self.files.values(), *linked), problem=problem, notes=(*self.notes, *notes))

@@ -148,7 +148,7 @@ def local_path(uri: str) -> Iterator[Path]:
     if member is None and not is_remote(uri) and "://" not in uri:
         if not os.path.isfile(uri):
             raise MediaError(NO_FILE)
-        if uri.endswith(".tar"):
+        if uri.lower().endswith(".tar"):
             raise MediaError(f"not a whole tar of media: {tar_members(uri)[1] or 'no media in it'}")
         yield Path(uri)
         return

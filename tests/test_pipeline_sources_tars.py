@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.errors import MediaError
 from pipeline.sources.discover import Discovered, discover
 from pipeline.sources.sidecars import SIDECARS
 from pipeline.tars import plain_name, scan
@@ -48,7 +49,7 @@ def contents(sources: Discovered) -> dict[str, bytes]:
     read = {}
     for uri in sources.inputs["uri"].to_pylist():
         with local_path(uri) as path:
-            read[uri.partition(".tar#")[2]] = path.read_bytes()
+            read[uri.partition("#")[2]] = path.read_bytes()
     return read
 
 
@@ -213,3 +214,13 @@ def test_a_byte_order_mark_is_no_part_of_a_caption(tmp_path: Path) -> None:
     sources = taken(tmp_path, data)
     assert sources.inputs["original"].to_pylist() == ["a cat", "a dog"]
     assert sources.notes == ()
+
+
+def test_a_tar_in_capitals_is_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "X.TAR").write_bytes(tar_of(("a.png", b"a"), ("a.txt", b"a cat")))
+    (tmp_path / "l.txt").write_text("X.TAR#a.png\n")
+    for source in (tmp_path, tmp_path / "X.TAR", tmp_path / "l.txt"):
+        assert contents(discover([str(source)])) == {"a.png": b"a"}
+    (tmp_path / "CUT.TAR").write_bytes(b"no tar")
+    with pytest.raises(MediaError, match="not a whole tar"), local_path(f"{tmp_path}/CUT.TAR"):
+        pass

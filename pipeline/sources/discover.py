@@ -140,7 +140,7 @@ class _Sources:
 
     def _take_tar(self, tar: str, info: FileInfo, facts: Mapping[str, Any]) -> None:
         contents = tar_contents(tar)
-        self.notes += [f"{tar}#{note}" for note in contents.notes]
+        self.notes += [f"{tar}{note}" for note in contents.notes]
         if contents.problem:
             self.notes.append(f"{tar}: {contents.problem}")
             self._add(tar, info, facts)  # fails with the problem; the members before it are taken
