@@ -64,16 +64,19 @@ class Verbs:
 
 
 def show(args: Args, result: Mapping[str, Any], lines: Sequence[str] | None = None) -> None:
-    """The result on stdout: one JSON object with --json, else the lines, else `key: value`.
+    """The result on stdout: one JSON object with --json, else the lines, else `key: value`. Characters that
+    its encoding lacks are spelled out: the work is done, whatever its report can be written in.
 
     Raises:
         BrokenPipeError: nobody reads on (`… | head`).
         StorageError: stdout is a file on a full disk, or closed.
     """
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # no stdout at all: nobody reads
     if args.json:
-        text = json.dumps(result, ensure_ascii=False)
+        text = json.dumps(result, ensure_ascii=encoding.lower() != "utf-8")
     else:
         text = "\n".join(lines if lines is not None else [f"{k}: {v}" for k, v in result.items()])
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         print(text, flush=True)
     except BrokenPipeError:
