@@ -25,7 +25,7 @@ from pipeline.command import run as run_verb
 from pipeline.config import Config, load_config
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
-from pipeline.ending import leave
+from pipeline.ending import leave, occupy_closed_streams
 from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, RunSummary, StageStopped
 from pipeline.progress import Progress
@@ -330,6 +330,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the verb that the words name; the exit code. Without words it is the program: it runs those of the
     command line, and ends the process."""
     if argv is None:
+        occupy_closed_streams()
         try:
             code = main(sys.argv[1:])
         except SystemExit as ended:  # --help, or words that do not parse

@@ -71,7 +71,9 @@ def show(args: Args, result: Mapping[str, Any], lines: Sequence[str] | None = No
         BrokenPipeError: nobody reads on (`… | head`).
         StorageError: stdout is a file on a full disk, or closed.
     """
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # no stdout at all: nobody reads
+    if sys.stdout is None:
+        raise StorageError("cannot write the result to stdout: it is closed")
+    encoding = sys.stdout.encoding or "utf-8"
     if args.json:
         text = json.dumps(result, ensure_ascii=encoding.lower() != "utf-8")
     else:

@@ -117,6 +117,18 @@ def undisturbed(work: Callable[[], object]) -> None:
         signal.raise_signal(came[0])
 
 
+def occupy_closed_streams() -> None:
+    """Where stdin, stdout or stderr was closed before the start (`2>&-`), the null device takes its number:
+    else the next file that is opened gets it, and what a library says goes into that file."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", errors="backslashreplace")
+
+
 def leave_signals_to_parent() -> None:
     """For a child process: who sends a signal to a whole group or job means the command, and that ends its
     children itself. A decoder that died of it first would look like a file that kills decoders."""
@@ -133,7 +145,7 @@ def leave(code: int) -> NoReturn:
         signal.signal(signum, signal.SIG_IGN)
     with contextlib.suppress(Exception):
         atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed from the start
         try:
             stream.flush()
         except BrokenPipeError:

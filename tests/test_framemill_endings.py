@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from framemill import main
+from pipeline.corpus.corpus import Corpus
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,6 +183,25 @@ def test_a_full_output_is_one_line(words: str, corpus: Path) -> None:
     assert "cannot write" in err
     assert "No space left on device" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("verb", ["analyze", "status"])
+@pytest.mark.parametrize(("closed", "exit_code"), [(">&-", 1), ("2>&-", 0), ("<&-", 0), ("<&- >&- 2>&-", 1)])
+def test_streams_that_were_closed_before(
+    toy: Path, corpus: Path, tmp_path: Path, verb: str, closed: str, exit_code: int
+) -> None:
+    video = min((toy / "videos").iterdir())
+    words = {"analyze": ["analyze", video, "--out", tmp_path / "c"], "status": ["status", corpus]}[verb]
+    line = shlex.join(map(str, [*COMMAND, *words]))
+    ended = subprocess.run(["bash", "-c", f"{line} {closed}"], capture_output=True, text=True, cwd=ROOT)
+    assert ended.returncode == exit_code
+    assert "Traceback" not in ended.stderr
+    if exit_code == 0:
+        assert "sources" in ended.stdout
+    elif closed == ">&-":
+        assert ended.stderr.splitlines()[-1] == "framemill: cannot write the result to stdout: it is closed"
+    if verb == "analyze":
+        assert Corpus(str(tmp_path / "c")).sources().num_rows > 0
 
 
 READ_ONLY = ["judge {}", "analyze {toy} --out {}", "caption {}", "encode {}", "report {}", "takedown {} x"]
