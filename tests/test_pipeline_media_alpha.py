@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import AnalyzeConfig
-from pipeline.media.decode import decode, probe
+from pipeline.media.decode import decode, decode_from, probe
 from pipeline.media.frames import Damage, Frame
 from pipeline.media.stills import decode_jpeg
 from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
@@ -91,6 +91,38 @@ def test_what_is_transparent_is_turned_like_any_picture(tmp_path: Path, codec: s
     pixels = frame.rgb(48, 64)
     assert (pixels[36:] >= 252).all()  # what was on the left
     assert (pixels[:28, :, 0] < 40).all()
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_a_place_in_webm_with_alpha_is_sought_and_a_cut_start_left_out(tmp_path: Path, codec: str) -> None:
+    """Their decoder marks no picture as a keyframe."""
+    path, cut = tmp_path / "a.webm", tmp_path / "b.webm"
+    with av.open(str(path), "w") as target:
+        stream = target.add_stream(codec, rate=25, options={"auto-alt-ref": "0", "g": "25"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuva420p"
+        stream.metadata["alpha_mode"] = "1"
+        pictures: list[av.VideoFrame | None] = []
+        for index in range(75):
+            pixels = quarters()
+            pixels[:, WIDTH // 2 :, 2] = 3 * index
+            pictures.append(av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva420p"))
+            pictures[-1].pts, pictures[-1].time_base = index, Fraction(1, 25)
+        packets = [packet for picture in [*pictures, None] for packet in stream.encode(picture)]
+        for packet in packets:
+            target.mux(packet)
+    with av.open(str(path)) as source, av.open(str(cut), "w") as without_start:
+        copy = without_start.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(source.demux(video=0)):
+            if number > 3 and packet.pts is not None:
+                packet.stream = copy
+                without_start.mux(packet)
+    frame = next(decode_from(path, 2.5, max_pixels=LIMIT))
+    assert frame.time_s == pytest.approx(2.0, abs=0.01)
+    assert frame.rgb(64, 48)[24, 48, 2] == pytest.approx(150, abs=8)
+    assert (frame.rgb(64, 48)[:, :28] >= 252).all()
+    damage = Damage()
+    assert len(list(decode(cut, damage, max_pixels=LIMIT))) == 50
+    assert damage.begins_inside
 
 
 @pytest.mark.parametrize("codec", ["png", "ffv1"])

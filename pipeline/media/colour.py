@@ -97,9 +97,10 @@ def decoder_of(stream: av.VideoStream) -> Decode:
 
     def pictures_of(packet: "av.Packet[av.VideoStream]") -> list[av.VideoFrame]:
         pictures = decoder.decode(packet)
-        if codec == "vp8":
-            for picture in pictures:
-                picture.colorspace = BT601  # of every size (RFC 6386, 9.2); libvpx does not say so
+        for picture in pictures:  # libvpx gives one for a packet, and says neither of these
+            picture.key_frame = packet.is_keyframe  # type: ignore[misc]  # PyAV has a setter
+            if codec == "vp8":
+                picture.colorspace = BT601  # of every size (RFC 6386, 9.2)
         return pictures
 
     return pictures_of
