@@ -38,9 +38,9 @@ FORMATS = (
 )
 OPEN_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
 USUAL_FPS = 25.0  # of a stream that states neither a rate nor times, as FFmpeg takes it to be
-WITHHOLDS = (
-    "h264",
-)  # decoders that give no picture before it is whole, and whole ones that are no keyframes
+WITHHOLDING = (
+    "h264"  # whose decoder gives no picture before it is whole, and whole ones that are no keyframes
+)
 CLOCK_S = 1e-3  # times no further apart are one: Matroska and FLV count in milliseconds
 TS_DISCONT = cast(Flag, Flags.ts_discont).value  # of a container's format: its clock may jump
 THREADS = 2  # a decoder's: workers come one to a core; good files give the same frames with any number
@@ -246,7 +246,7 @@ def _decoded(
     """Frames as the decoder gives them; after damage, and at a start inside a group of pictures, nothing
     until the next keyframe."""
     waiting, whole = False, None  # whole: pictures come as they should; None: no packet yet
-    pictures_of, jumps = decoder_of(stream), _may_jump(container)
+    pictures_of, may_jump = decoder_of(stream), _may_jump(container)
     packets = container.demux(stream)
     while True:
         try:
@@ -254,10 +254,8 @@ def _decoded(
             if whole is None:
                 whole = packet.is_keyframe
                 damage.begins_inside = not whole
-                waiting = not whole and stream.codec_context.name not in WITHHOLDS
-            if (
-                packet.is_corrupt and not jumps
-            ):  # cut off; of transport streams the decoder says it of pictures
+                waiting = not whole and stream.codec_context.name != WITHHOLDING
+            if packet.is_corrupt and not may_jump:  # cut off; in transport streams the pictures tell
                 damage.dropped += bool(whole)
                 waiting = True
                 continue

@@ -16,8 +16,6 @@ from pipeline.media.orientation import Orientation
 from pipeline.media.tones import HDR
 
 PLANAR_8_BIT = ("yuv4", "yuvj4", "nv", "gray")  # names of layouts with a luma plane, if it has 8 bits
-
-
 BICUBIC = int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND)
 
 
