@@ -29,9 +29,8 @@ from pipeline.ending import leave, occupy_closed_streams
 from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, RunSummary, StageStopped
 from pipeline.progress import Progress
+from pipeline.stages.outcome import NOTES, conclude, nothing_done, say_left_out, say_lost
 
-NOTES = 20  # on the sources, that a run says one by one
-LOST_NAMED = 20  # tasks, on stderr; the log has them all
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
     "vae": "encode.vae",
@@ -153,9 +152,10 @@ def _analyze(run: _Run) -> list[RunSummary]:
     from pipeline.stages.analyze import analyze_corpus
 
     sources = discover(run.args.src)
-    _say_left_out(sources.ignored, sources.notes)
+    say_left_out(sources.ignored, sources.notes)
     inputs, keep = sources.inputs, run.args.keep_absent
-    absent = absent_inputs(before := run.corpus.inputs(), inputs, run.corpus.taken_down_keys())
+    closed, gone = () if keep else sources.closed, run.corpus.taken_down_keys()
+    absent = absent_inputs(before := run.corpus.inputs(), inputs, gone, closed)
     if line := absent_line(absent, before.num_rows, keep=keep):
         print(line, file=sys.stderr, flush=True)
     run.remarks["absent"] = absent_remark(absent, keep=keep)
@@ -224,51 +224,16 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
         try:
             for stage in stages:
                 summaries += stage(shared)
-                if stop := _nothing_done(summaries[-1]):
+                if stop := nothing_done(summaries[-1]):
                     break
         except StageStopped as stopped:
             summaries.append(stopped.summary)
             stop = str(stopped)
         finally:
-            _say_lost(summaries)
+            say_lost(summaries)
     if stop:
         print(f"framemill: {stop}", file=sys.stderr)
-    return max(_finish(args, corpus, summaries, shared.remarks), 1 if stop else 0)
-
-
-def _nothing_done(summary: RunSummary) -> str:
-    """Why the stages after one that lost all its tasks do not run: they would only undo what is there."""
-    if not summary.tasks or len(summary.lost) < summary.tasks:
-        return ""
-    return (
-        f"{summary.stage} lost all of its {summary.tasks} tasks, and what follows it was not begun; "
-        "run the same command again to go on"
-    )
-
-
-def _say_lost(summaries: Sequence[RunSummary]) -> None:
-    """Names the first lost tasks, also of a run that ends with an error afterwards."""
-    lost = [f"lost task: {s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
-    for line in lost[:LOST_NAMED]:
-        print(line, file=sys.stderr)
-    if len(lost) > LOST_NAMED:
-        print(f"… and {len(lost) - LOST_NAMED} more lost tasks", file=sys.stderr)
-
-
-def _finish(args: Args, corpus: Corpus, summaries: Sequence[RunSummary], remarks: dict[str, Any]) -> int:
-    from pipeline.corpus.status import failures_above, stage_lines, status
-
-    counts = status(corpus)
-    stages = [
-        {"stage": s.stage, "tasks": s.tasks, "lost": len(s.lost), "seconds": round(s.seconds, 2), **s.counts}
-        for s in summaries
-    ]
-    result = {"corpus": args.corpus, "stages": stages, "status": counts, **remarks}
-    show(args, result, stage_lines(stages, counts))
-    over = failures_above(args.max_failed, counts, [summary.stage for summary in summaries])
-    for line in over:
-        print(f"{line}, above --max-failed {args.max_failed}", file=sys.stderr)
-    return 1 if over or any(summary.lost for summary in summaries) else 0
+    return max(conclude(args, corpus, summaries, shared.remarks), 1 if stop else 0)
 
 
 def _config(args: Args, base: Config | None) -> Config:
@@ -288,16 +253,6 @@ def _executor(args: Args) -> Executor:
     from pipeline.engine.pool import PoolExecutor
 
     return PoolExecutor(args.workers)
-
-
-def _say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
-    if ignored:
-        named = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
-        print(f"{len(ignored)} files without a media extension left out: {named}", file=sys.stderr)
-    for note in notes[:NOTES]:
-        print(note, file=sys.stderr)
-    if len(notes) > NOTES:
-        print(f"… and {len(notes) - NOTES} more notes on the sources", file=sys.stderr)
 
 
 def report(args: Args) -> int:

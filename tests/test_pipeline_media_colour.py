@@ -6,26 +6,15 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from media_info import INFO
 
 from pipeline.errors import MediaError
 from pipeline.media import tones
 from pipeline.media.colour import Scaler, usual_matrix
 from pipeline.media.decode import decode, probe
 from pipeline.media.encode import write_video
-from pipeline.media.frames import Damage, Frame, MediaInfo
+from pipeline.media.frames import Damage, Frame
 from pipeline.media.orientation import AS_CODED
-
-INFO = MediaInfo(
-    container="",
-    codec="",
-    width=0,
-    height=0,
-    rotation=0,
-    fps=0.0,
-    stream_duration_s=0.0,
-    container_duration_s=0.0,
-    has_audio=False,
-)  # of no file
 
 LIMIT = 100_000_000
 COLOURS = np.array(

@@ -3,24 +3,13 @@
 import av
 import numpy as np
 import pytest
+from media_info import INFO
 
 from pipeline.errors import MediaError
 from pipeline.media import tones
 from pipeline.media.colour import Scaler
-from pipeline.media.frames import Frame, MediaInfo
+from pipeline.media.frames import Frame
 from pipeline.media.orientation import AS_CODED
-
-INFO = MediaInfo(
-    container="",
-    codec="",
-    width=0,
-    height=0,
-    rotation=0,
-    fps=0.0,
-    stream_duration_s=0.0,
-    container_duration_s=0.0,
-    has_audio=False,
-)  # of no file
 
 TOP = 65535
 PQ = {"0": 0.0, "100": 0.508078, "203": 0.580689, "1000": 0.751827, "10000": 1.0}  # cd/m² → code (ST 2084)

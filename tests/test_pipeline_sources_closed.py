@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
+from pipeline.sources.absent import absent_inputs
 from pipeline.sources.discover import discover
 from pipeline.storage import Storage
 from pipeline.uris import local_path
@@ -91,3 +92,10 @@ def test_a_tar_that_may_not_be_read_is_a_failed_source(raw: Path) -> None:
     uris, kind = as_nobody(work)
     assert uris == [f"{raw}/a.mp4", f"{raw}/lost+found/b.mp4", f"{raw}/x.tar"]
     assert kind == "MediaError"
+
+
+def test_sources_in_a_folder_that_was_closed_meanwhile_do_not_leave_the_corpus(raw: Path) -> None:
+    before = discover([str(raw)]).inputs
+    with pytest.raises(StorageError, match=r"lost\+found, where 1 sources"):
+        absent_inputs(before, before.slice(0, 1), closed=[str(raw / "lost+found")])
+    assert absent_inputs(before, before.slice(0, 1), closed=[str(raw / "lost")]).num_rows == 1

@@ -10,15 +10,32 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.errors import StorageError
+
 NAMED = 5  # in the line on stderr and in the result
 
 
-def absent_inputs(before: pa.Table, now: pa.Table, taken_down: Iterable[str] = ()) -> pa.Table:
+def absent_inputs(
+    before: pa.Table, now: pa.Table, taken_down: Iterable[str] = (), closed: Iterable[str] = ()
+) -> pa.Table:
     """Rows of `before` (tables.INPUTS) whose uri is not among those of `now`, in their order, but not those
-    whose source_key is `taken_down`."""
+    whose source_key is `taken_down`.
+
+    Raises:
+        StorageError: some lie below a folder that could not be listed, `closed`: whether they are there still
+            nobody knows.
+    """
     uris, gone = now["uri"].combine_chunks(), pa.array(sorted(taken_down), pa.string())
     there = pc.or_(pc.is_in(before["uri"], value_set=uris), pc.is_in(before["source_key"], value_set=gone))
-    return before.filter(pc.invert(there))
+    absent = before.filter(pc.invert(there))
+    for folder in closed:
+        unseen = pc.sum(pc.starts_with(absent["uri"], f"{folder}/")).as_py()
+        if unseen:
+            raise StorageError(
+                f"cannot list {folder}, where {unseen} sources of the last run lie",
+                fix="check its permissions; --keep-absent keeps them",
+            )
+    return absent
 
 
 def absent_line(absent: pa.Table, before: int, *, keep: bool) -> str:

@@ -34,11 +34,13 @@ MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{VIDEO} {IMAGE} {AUDIO}"
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered:
     """`inputs` has the schema tables.INPUTS, sorted by uri; `ignored` are uris without a media suffix;
-    `notes` say what else a person should know of: unusable rows, uris named twice, broken tars."""
+    `notes` say what else a person should know of: unusable rows, uris named twice, broken tars; `closed` are
+    folders that could not be listed."""
 
     inputs: pa.Table
     ignored: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
 
 def discover(paths: Sequence[str]) -> Discovered:
@@ -72,7 +74,10 @@ def discover(paths: Sequence[str]) -> Discovered:
         [f"{sources.repeats} uris are named more than once; each is taken once"] if sources.repeats else []
     )
     return Discovered(
-        inputs=tables.from_rows(rows, tables.INPUTS), ignored=left_out, notes=(*sources.notes, *repeats)
+        inputs=tables.from_rows(rows, tables.INPUTS),
+        ignored=left_out,
+        notes=(*sources.notes, *repeats),
+        closed=tuple(sources.closed),
     )
 
 
@@ -82,6 +87,7 @@ class _Sources:
     def __init__(self) -> None:
         self.rows: dict[str, dict[str, Any]] = {}
         self.ignored: list[str] = []
+        self.closed: list[str] = []
         self.notes: list[str] = []
         self.repeats = 0
 
@@ -110,6 +116,7 @@ class _Sources:
         infos = [info for info in tree.files if is_asked_for(info.uri)]
         gone = [link for link in tree.dangling if is_asked_for(link)]
         self._say_left_out(tree.unnameable, "files or folders left out, their names are not UTF-8")
+        self.closed += tree.closed
         self._say_left_out(tree.closed, "folders left out, this user may not list or enter them")
         for link in gone:
             if _suffix(link) in MEDIA_SUFFIXES:

@@ -58,7 +58,8 @@ def plan(args: Args) -> int:
     lines: list[str] = []
     if args.corpus:
         corpus = Corpus(args.corpus).require()
-        absent = absent_inputs(before := corpus.inputs(), sources.inputs, corpus.taken_down_keys())
+        gone, before = corpus.taken_down_keys(), corpus.inputs()
+        absent = absent_inputs(before, sources.inputs, gone, sources.closed)
         remarks["absent"] = absent_remark(absent, keep=False)
         lines = list(filter(None, [absent_line(absent, before.num_rows, keep=False)]))
     with progress_bar("plan", machine=args.json) as report:

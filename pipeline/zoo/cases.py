@@ -3,11 +3,11 @@
 In: a seed. Out: the cases, by axis. Never: a file.
 """
 
-from pipeline.zoo import alphas, clocks, colours, containers, geometry, names, stills
+from pipeline.zoo import alphas, clocks, colours, containers, geometry, names, stills, streams
 from pipeline.zoo.case import Case
 from pipeline.zoo.pictures import seeded_corners
 
-AXES = (containers, geometry, clocks, colours, alphas, stills, names)
+AXES = (containers, geometry, clocks, streams, colours, alphas, stills, names)
 
 
 def all_cases(seed: int) -> list[Case]:

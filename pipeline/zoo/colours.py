@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-from pipeline.zoo.case import LOSSLESS, Case, Corners, one_file, one_scene
-from pipeline.zoo.pictures import SIZE, moving
+from pipeline.zoo.case import LOSSLESS, Case, Corners, failed, one_file, one_scene
+from pipeline.zoo.pictures import BLACK, SIZE, moving
 from pipeline.zoo.writer import Coding, write
 
 HD = (1280, 720)
@@ -17,6 +17,12 @@ WEIGHTS = {1: (0.2126, 0.0722), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0
 WEIGHTS[9] = (0.2627, 0.0593)
 MATRICES = {"bt709": 1, "fcc": 4, "bt470bg": 5, "smpte170m": 6, "smpte240m": 7}
 LIMITED, FULL = 1, 2
+HDR = {  # transfer of H.273, and the signal of diffuse white, 203 cd/m2 (ITU-R BT.2408, table 1)
+    "pq-white": (16, 0.58),
+    "hlg-white": (18, 0.75),
+}
+REFUSED = {"bt2020c": 10, "smpte2085": 11}
+SHOWN_WHITE = (225, 225, 225)  # within LOSSY: from 185 to less than 266, so that mid-grey is wrong
 
 
 def cases(corners: Corners) -> list[Case]:
@@ -31,7 +37,33 @@ def cases(corners: Corners) -> list[Case]:
     made.append(_case(corners, "untagged-sd", 5, LIMITED, 8, tagged=False))
     made.append(_case(corners, "untagged-hd", 1, LIMITED, 8, tagged=False, size=HD))
     made.append(_case(corners, "untagged-hd-10", 1, LIMITED, 10, tagged=False, size=HD))
+    made += [_hdr(name, *row) for name, row in HDR.items()]
+    made += [_refused(corners, name, matrix) for name, matrix in REFUSED.items()]
     return made
+
+
+def _hdr(name: str, transfer: int, signal: float) -> Case:
+    """Diffuse white beside black: white, not clipped and not grey, on a screen for standard range."""
+    tags = {"colorspace": 9, "color_range": LIMITED, "color_primaries": 9, "color_trc": transfer}
+    coding = Coding(codec="ffv1", container="matroska", layout="yuv444p10le", tags=tags)
+    pixels = np.zeros((SIZE[1], SIZE[0], 3))
+    pixels[:, : SIZE[0] // 2] = 255 * signal
+
+    def make(path: Path) -> None:
+        write(path, [_coded(pixels, 9, LIMITED, 10)] * 25, coding)
+
+    shown = (SHOWN_WHITE, BLACK, SHOWN_WHITE, BLACK)
+    return one_file(f"colours/{name}", "video.mkv", make, one_scene(shown, size=SIZE))
+
+
+def _refused(corners: Corners, name: str, matrix: int) -> Case:
+    """A matrix that nothing here converts: by its name, never in other colours."""
+    coding = Coding(codec="ffv1", container="matroska", layout="yuv444p", tags={"colorspace": matrix})
+
+    def make(path: Path) -> None:
+        write(path, [_coded(pixels, 1, LIMITED, 8) for pixels in moving(corners)], coding)
+
+    return one_file(f"colours/{name}", "video.mkv", make, failed(name))
 
 
 def _case(

@@ -1,0 +1,62 @@
+"""What a run of stages says of itself: what was left out and lost, how the corpus stands; its exit code.
+
+In: summaries of stages, notes on sources. Out: the result on stdout, lines on stderr. Never: a stage.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.command import Args, show
+from pipeline.corpus.corpus import Corpus
+from pipeline.engine.runner import RunSummary
+
+NOTES = 20  # on the sources, that a run says one by one
+LOST_NAMED = 20  # tasks, on stderr; the log has them all
+
+
+def say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
+    """Names the first of what discovery left out or remarked."""
+    if ignored:
+        named = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
+        print(f"{len(ignored)} files without a media extension left out: {named}", file=sys.stderr)
+    for note in notes[:NOTES]:
+        print(note, file=sys.stderr)
+    if len(notes) > NOTES:
+        print(f"… and {len(notes) - NOTES} more notes on the sources", file=sys.stderr)
+
+
+def nothing_done(summary: RunSummary) -> str:
+    """Why the stages after one that lost all its tasks do not run: they would only undo what is there."""
+    if not summary.tasks or len(summary.lost) < summary.tasks:
+        return ""
+    return (
+        f"{summary.stage} lost all of its {summary.tasks} tasks, and what follows it was not begun; "
+        "run the same command again to go on"
+    )
+
+
+def say_lost(summaries: Sequence[RunSummary]) -> None:
+    """Names the first lost tasks, also of a run that ends with an error afterwards."""
+    lost = [f"lost task: {s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
+    for line in lost[:LOST_NAMED]:
+        print(line, file=sys.stderr)
+    if len(lost) > LOST_NAMED:
+        print(f"… and {len(lost) - LOST_NAMED} more lost tasks", file=sys.stderr)
+
+
+def conclude(args: Args, corpus: Corpus, summaries: Sequence[RunSummary], remarks: dict[str, Any]) -> int:
+    """Prints what each stage did and how the corpus stands; the exit code."""
+    from pipeline.corpus.status import failures_above, stage_lines, status
+
+    counts = status(corpus)
+    stages = [
+        {"stage": s.stage, "tasks": s.tasks, "lost": len(s.lost), "seconds": round(s.seconds, 2), **s.counts}
+        for s in summaries
+    ]
+    result = {"corpus": args.corpus, "stages": stages, "status": counts, **remarks}
+    show(args, result, stage_lines(stages, counts))
+    over = failures_above(args.max_failed, counts, [summary.stage for summary in summaries])
+    for line in over:
+        print(f"{line}, above --max-failed {args.max_failed}", file=sys.stderr)
+    return 1 if over or any(summary.lost for summary in summaries) else 0
