@@ -19,7 +19,6 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +29,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import FramemillError, MediaError, StorageError, is_environment
 from pipeline.names import FileInfo, Tree, is_nameable, readable, walk
+from pipeline.s3 import REFUSED, endpoint, refusal
 
 T = TypeVar("T")
 Buffer = bytes | memoryview
@@ -57,8 +57,7 @@ def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     if not is_nameable(uri):
         raise StorageError(f"cannot read {readable(uri)}", expected="a name in UTF-8 without NUL")
     if is_remote(uri):
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-        return _s3(endpoint), uri.removeprefix("s3://").rstrip("/")
+        return _s3(endpoint()), uri.removeprefix("s3://").rstrip("/")
     if "://" in uri:
         raise StorageError(f"cannot read {uri}", expected="a local path or s3://", fix="download it first")
     path = os.path.abspath(uri)
@@ -68,9 +67,9 @@ def _filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 @cache
-def _s3(endpoint: str) -> pafs.FileSystem:
+def _s3(url: str) -> pafs.FileSystem:
     """One client a process and endpoint: its connections are kept open."""
-    scheme, _, host = endpoint.rpartition("://")
+    scheme, _, host = url.rpartition("://")
     return pafs.S3FileSystem(
         endpoint_override=host or None,
         scheme=scheme or "https",
@@ -87,7 +86,7 @@ def _storage_error(action: str, uri: str, error: OSError) -> StorageError:
     if isinstance(error, FileNotFoundError):
         return StorageError(f"cannot {action} {uri}: no such file")
     if is_remote(uri) and re.search(REFUSED, text):
-        cause, fix = _refusal(uri, text)
+        cause, fix = refusal(uri, text)
         return StorageError(f"cannot {action} {uri}: {cause}", fix=fix)
     if isinstance(error, PermissionError) or re.search(r"ACCESS_DENIED|HTTP status 403|INVALID_ACCESS", text):
         return StorageError(f"cannot {action} {uri}: access denied", fix="check permissions or AWS_* keys")
@@ -97,57 +96,6 @@ def _storage_error(action: str, uri: str, error: OSError) -> StorageError:
             fix="run the command again; it goes on from here",
         )
     return StorageError(f"cannot {action} {uri}: {text}", fix="check space and permissions")
-
-
-REFUSED = r"HTTP status 40[013]|ACCESS_DENIED|INVALID_|EXPIRED|SKEWED|SIGNATURE|UNRECOGNIZED_CLIENT|TOKEN"
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
-UNKNOWN_KEYS = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
-SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
-
-
-def _refusal(uri: str, text: str) -> tuple[str, str]:
-    """Why S3 refused a request, and what helps. Arrow asks by HEAD, whose answer has no body and so no code:
-    one GET of the same object is asked here, for the code and, by its Date, the store's clock."""
-    code, skew_s = _asked_again(uri)
-    if code in EXPIRED:
-        return f"the credentials have expired ({code})", "get new AWS_* keys or a new token"
-    if code in UNKNOWN_KEYS:
-        return f"the store does not know these credentials ({code})", "check the AWS_* keys"
-    if code in SKEWED:
-        clock = (
-            f", {abs(skew_s):.0f} s {'ahead of' if skew_s > 0 else 'behind'} the store's" if skew_s else ""
-        )
-        return f"this machine's clock is wrong{clock} ({code})", "set the clock, by NTP"
-    if code or re.search(r"ACCESS_DENIED|HTTP status 403|INVALID_ACCESS", text):
-        # To write or list may be refused where a GET is not: NoSuchKey is then no word on that refusal.
-        named = f" ({code})" if code and code not in ("AccessDenied", "403", "NoSuchKey") else ""
-        return f"access denied{named}", "check permissions or AWS_* keys"
-    return text, "check space and permissions"
-
-
-def _asked_again(uri: str) -> tuple[str, float]:
-    """(the error code of one plain GET at `uri`, "" where there is none; the seconds by which this machine's
-    clock is ahead of the store's)."""
-    import boto3  # a second client and slow to import: only for the one answer that Arrow's hides
-    from botocore.config import Config
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    once = Config(retries={"total_max_attempts": 1}, connect_timeout=5, read_timeout=10)
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-    try:
-        client = boto3.client("s3", endpoint_url=endpoint, config=once)
-        if key.rstrip("/"):
-            client.get_object(Bucket=bucket, Key=key.rstrip("/"), Range="bytes=0-0")
-        else:
-            client.list_objects_v2(Bucket=bucket, MaxKeys=1)
-    except ClientError as error:
-        date = error.response["ResponseMetadata"]["HTTPHeaders"].get("date")
-        ahead_s = time.time() - parsedate_to_datetime(date).timestamp() if date else 0.0
-        return str(error.response["Error"].get("Code", "")), ahead_s
-    except BotoCoreError:  # no answer at all: the error in hand says more
-        return "", 0.0
-    return "", 0.0
 
 
 @contextmanager
@@ -266,12 +214,12 @@ class Storage:
         with storage_errors("list", self.root):
             if not is_remote(self.root):
                 return walk(self._base)
-            found = self._fs.get_file_info(
+            infos = self._fs.get_file_info(
                 pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
             )
-        files = [_file_info(info, remote=True) for info in found if info.type == pafs.FileType.File]
-        shown = [file for file in files if not any(p.startswith(".") for p in self._rel(file).split("/"))]
-        return Tree(files=tuple(sorted(shown, key=lambda file: file.uri)))
+        files = [_file_info(info, remote=True) for info in infos if info.type == pafs.FileType.File]
+        visible = [file for file in files if not any(p.startswith(".") for p in self._rel(file).split("/"))]
+        return Tree(files=tuple(sorted(visible, key=lambda file: file.uri)))
 
     def walk(self) -> Sequence[FileInfo]:
         """Every file of the tree; StorageError where a folder of it may not be listed."""

@@ -39,8 +39,8 @@ LIBRARIES = {  # where a library may be imported; what stands here is imported n
     "ray": "pipeline/engine/ray_executor.py",
     "open_clip": "captioner/",
     "diffusers": "tokenizer_stage/vae/diffusers.py",
-    "boto3": ("pipeline/corpus/lease_stores.py", "pipeline/storage.py"),
-    "botocore": ("pipeline/corpus/lease_stores.py", "pipeline/storage.py"),
+    "boto3": "pipeline/s3.py",
+    "botocore": ("pipeline/s3.py", "pipeline/corpus/lease_stores.py"),
 }
 FILES = [*sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")), ROOT / "framemill.py"]
 

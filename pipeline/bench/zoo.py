@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class Intake:
     """What discovery gives for one case."""
 
     inputs: pa.Table
@@ -77,10 +77,12 @@ def check(cases: Sequence[Case], folder: Path, seed: int, progress: Progress = s
         elif problem:
             verdicts.wrong[name] = [problem]
     there = [case for case in cases if case.name not in {*verdicts.left_out, *verdicts.wrong}]
-    by_case = {case.name: _found(case, folder / "media" / case.name) for case in there}
+    by_case = {case.name: _taken_in(case, folder / "media" / case.name) for case in there}
     with tempfile.TemporaryDirectory(prefix="framemill-zoo-") as out:
         corpus = Corpus(out)
-        inputs = pa.concat_tables([tables.INPUTS.empty_table(), *(f.inputs for f in by_case.values())])
+        inputs = pa.concat_tables(
+            [tables.INPUTS.empty_table(), *(intake.inputs for intake in by_case.values())]
+        )
         summary = analyze_corpus(corpus, inputs, Config(), PoolExecutor(), progress)
         if summary.lost:
             raise FramemillError(f"the analysis lost a task: {summary.lost[0].error}")
@@ -127,12 +129,12 @@ def _made(cases: Sequence[Case], folder: Path, seed: int) -> list[tuple[str, str
     return [(row["name"], row["problem"], row["missing"]) for row in rows]
 
 
-def _found(case: Case, place: Path) -> Found:
+def _taken_in(case: Case, place: Path) -> Intake:
     try:
         sources = discover([str(place / given) if given else str(place) for given in case.given])
     except UsageError as error:
-        return Found(inputs=tables.INPUTS.empty_table(), notes=(), refusal=str(error))
-    return Found(inputs=sources.inputs, notes=(*sources.notes, *map(readable, sources.ignored)))
+        return Intake(inputs=tables.INPUTS.empty_table(), notes=(), refusal=str(error))
+    return Intake(inputs=sources.inputs, notes=(*sources.notes, *map(readable, sources.ignored)))
 
 
 def _outcomes(corpus: Corpus) -> dict[str, Outcome]:
@@ -174,27 +176,27 @@ def _shown(box: Sandbox, uri: str, clip: dict[str, Any], frames: list[bytes]) ->
     )
 
 
-def _verdict(case: Case, discovered: Found, outcomes: dict[str, Outcome], place: Path) -> list[str]:
+def _verdict(case: Case, intake: Intake, outcomes: dict[str, Outcome], place: Path) -> list[str]:
     """What is wrong with a case."""
-    if discovered.refusal:
-        ok = case.refused and says(case.refused, discovered.refusal)
-        return [] if ok else [f"refused: {discovered.refusal}"]
-    uris = discovered.inputs["uri"].to_pylist()
+    if intake.refusal:
+        ok = case.refused and says(case.refused, intake.refusal)
+        return [] if ok else [f"refused: {intake.refusal}"]
+    uris = intake.inputs["uri"].to_pylist()
     wanted = {str(place / path): right for path, right in case.sources.items()}
     wrong = [f"{uri}: no such source" for uri in wanted if uri not in uris]
     more = [uri for uri in uris if uri not in wanted]
-    if len(more) > case.more:
-        wrong.append(f"{len(more) - case.more} sources too many: {', '.join(more)}")
+    if more:
+        wrong.append(f"{len(more)} sources too many: {', '.join(more)}")
     several = len(wanted) > 1
     for uri, right in wanted.items():
         if uri in outcomes:
-            told = differences(right, outcomes[uri])
-            wrong += [f"{Path(uri).name}: {what}" for what in told] if several else told
+            of_source = differences(right, outcomes[uri])
+            wrong += [f"{Path(uri).name}: {what}" for what in of_source] if several else of_source
     reasons = [str(outcomes[uri].row["reason"] or "") for uri in uris if uri in outcomes]
     wrong += [
         f"a note with /{note}/"
         for note in case.notes
-        if not any(says(note, words) for words in (*discovered.notes, *reasons))
+        if not any(says(note, words) for words in (*intake.notes, *reasons))
     ]
     if case.refused:
         wrong.append(f"must be refused with /{case.refused}/")

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
 
 from pipeline.errors import StorageError
+from pipeline.s3 import plain_client
 from pipeline.storage import S3_SILENCE_S, TEMP_PREFIX, storage_errors
 
 LOG = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ class S3Leases:
         self._bucket, _, folder = root.removeprefix("s3://").rstrip("/").partition("/")
         self._folder = f"{folder}/" if folder else ""
         self._prefix = prefix
-        self._client = _client()
+        self._client = plain_client(attempts=S3_ATTEMPTS, connect_s=S3_SILENCE_S / 3, silence_s=S3_SILENCE_S)
 
     def create(self, name: str, data: bytes) -> bool:
         """A second creation must be refused: if it is not, the store does not heed the condition, and what
@@ -180,19 +180,3 @@ def _translated(action: str, uri: str, text: str) -> StorageError:
             raise OSError(text)
     except StorageError as error:
         return error
-
-
-def _client() -> Any:
-    import boto3
-    from botocore.config import Config
-
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
-    config = Config(
-        connect_timeout=S3_SILENCE_S / 3,
-        read_timeout=S3_SILENCE_S,
-        retries={"mode": "standard", "total_max_attempts": S3_ATTEMPTS},
-        s3={"addressing_style": "path"} if endpoint else {},  # as Arrow does
-        request_checksum_calculation="when_required",  # other stores know no trailing checksums
-        response_checksum_validation="when_required",
-    )
-    return boto3.Session().client("s3", endpoint_url=endpoint, config=config)

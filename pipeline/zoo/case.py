@@ -12,7 +12,7 @@ from pipeline.errors import UsageError
 
 RGB = tuple[int, int, int]
 Corners = tuple[RGB, RGB, RGB, RGB]  # top left, top right, bottom left, bottom right, as displayed
-Make = Callable[[Path], None]  # writes a case's files into its folder
+Make = Callable[[Path], object]  # writes a case's files into its folder
 
 LOSSY, LOSSLESS = 40, 12  # of 255: how far a corner may be off; filmstrips are JPEG, so never 0
 FRAME_S = 0.04  # of a video of 25 frames a second
@@ -58,7 +58,6 @@ class Case:
     given: tuple[str, ...]  # what the run is asked for, below the folder; "" is the folder itself
     sources: Mapping[str, Expected]  # path below the folder (`x.tar#member` inside a tar) → what must come
     notes: tuple[str, ...] = ()  # patterns: each must be found in a note, or in the reason of a source
-    more: int = 0  # further sources that may come
     refused: str = ""  # or must: the command line is refused with words that hold this pattern
     needs: tuple[str, ...] = field(default=())  # encoders without which the case is left out
 

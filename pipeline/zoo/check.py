@@ -111,11 +111,11 @@ def _scene(right: Expected, scene: Scene, clip: Shown) -> list[str]:
         wrong.append(f"pixels of the clip, got {clip.problem}")
     pictures = [("filmstrip", picture) for picture in clip.strip]
     pictures += [] if clip.span is None else [("latents' pixels", picture) for picture in clip.span]
-    told: set[str] = set()
+    reported: set[str] = set()
     for what, picture in pictures:
         difference = _picture(right, scene, picture)
-        if difference and what not in told:
-            told.add(what)
+        if difference and what not in reported:
+            reported.add(what)
             wrong.append(f"{what}: {difference}")
     return wrong
 

@@ -37,7 +37,7 @@ def _ts(path: Path, corners: Corners, start: int, codec: str = "libx264") -> Non
 
 def _late(corners: Corners) -> list[Case]:
     """The first frame is at 0, whatever its clock says."""
-    made = []
+    listed = []
     for container, clock, hours in (
         ("mpegts", TS_CLOCK, 10),
         ("matroska", 1000, 10),
@@ -47,7 +47,7 @@ def _late(corners: Corners) -> list[Case]:
         start, step = hours * 3600 * clock, clock // 25
         pts = [start + index * step for index in range(FRAMES)]
         coding = Coding(container=container, muxing=COPYTS if container == "mpegts" else {})
-        made.append(
+        listed.append(
             one_file(
                 f"clocks/starts-late-{container}",
                 "video",
@@ -56,7 +56,7 @@ def _late(corners: Corners) -> list[Case]:
             )
         )
     hidden = [index - 5 for index in range(FRAMES)]  # an edit list hides what lies before 0
-    made.append(
+    listed.append(
         one_file(
             "clocks/edit-list-hides-five",
             "video.mp4",
@@ -69,7 +69,7 @@ def _late(corners: Corners) -> list[Case]:
             one_scene(corners, frames=FRAMES - 5),
         )
     )
-    return made
+    return listed
 
 
 def _jumps(corners: Corners) -> list[Case]:
@@ -91,7 +91,7 @@ def _jumps(corners: Corners) -> list[Case]:
         "jump-back-1s": (HOUR, HOUR),
         "starts-again": (TS_CLOCK, TS_CLOCK),
     }
-    made = []
+    listed = []
     for name, (first_at, second_at) in starts.items():
         for codec in ("libx264", "mpeg2video"):
 
@@ -101,14 +101,14 @@ def _jumps(corners: Corners) -> list[Case]:
                 _ts(path, second, b, codec)
                 path.write_bytes(data + path.read_bytes())
 
-            made.append(one_file(f"clocks/{name}-{codec}", "video.ts", make, right))
+            listed.append(one_file(f"clocks/{name}-{codec}", "video.ts", make, right))
     for name, start in (("wraps", WRAP - TS_CLOCK // 2), ("wraps-at-once", WRAP - TICKS)):
 
         def wrap(path: Path, start: int = start) -> None:
             _ts(path, corners, start)
 
-        made.append(one_file(f"clocks/{name}", "video.ts", wrap, one_scene(corners, size=SIZE)))
-    return made
+        listed.append(one_file(f"clocks/{name}", "video.ts", wrap, one_scene(corners, size=SIZE)))
+    return listed
 
 
 def _uneven(corners: Corners) -> list[Case]:
@@ -116,19 +116,19 @@ def _uneven(corners: Corners) -> list[Case]:
     long_s = [0.0]
     for index in range(1, FRAMES):
         long_s.append(long_s[-1] + (0.2 if index % 5 == 0 else FRAME_S))
-    made = []
+    listed = []
     for container, clock in (("matroska", 1000), ("mp4", 1000), ("nut", 1000), ("mpegts", TS_CLOCK)):
         pts = [round(at * clock) for at in long_s]
         varied = _scene_until(corners, FRAMES, long_s[-1] + FRAME_S)
-        made.append(_timed(corners, f"varies-{container}", container, pts, clock, varied))
+        listed.append(_timed(corners, f"varies-{container}", container, pts, clock, varied))
     slow = [index * 1000 for index in range(3)]  # a slide show: three pictures of a second
-    made.append(_timed(corners, "one-a-second", "matroska", slow, 1000, _scene_until(corners, 3, 3.0)))
+    listed.append(_timed(corners, "one-a-second", "matroska", slow, 1000, _scene_until(corners, 3, 3.0)))
     fast = list(range(FRAMES))
-    made.append(
+    listed.append(
         _timed(corners, "120-a-second", "mp4", fast, 120, _scene_until(corners, FRAMES, FRAMES / 120))
     )
-    made.append(_timed(corners, "one-frame", "mp4", [0], 25, _scene_until(corners, 1, FRAME_S)))
-    return made
+    listed.append(_timed(corners, "one-frame", "mp4", [0], 25, _scene_until(corners, 1, FRAME_S)))
+    return listed
 
 
 def _scene_until(corners: Corners, frames: int, end_s: float) -> Expected:
@@ -154,7 +154,7 @@ def _timed(
 
 def _cut(corners: Corners) -> list[Case]:
     """Files that begin or end where no cut should be."""
-    made = []
+    listed = []
     for codec in ("libx264", "libx265", "mpeg2video"):
         left = FRAMES - GOP  # what lies before the second keyframe depends on the first, which is gone
         options = (
@@ -163,7 +163,7 @@ def _cut(corners: Corners) -> list[Case]:
             else {"x265-params": "log-level=none:bframes=0:keyint=12:min-keyint=12"}
         )
         coding = Coding(codec=codec, container="mpegts", options=options | KEYS.get(codec, {}), gop=GOP)
-        made.append(
+        listed.append(
             one_file(
                 f"clocks/begins-inside-{codec}",
                 "video.ts",
@@ -193,7 +193,7 @@ def _cut(corners: Corners) -> list[Case]:
     ):
         layout = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         coding = Coding(codec=codec, layout=layout, container=container, muxing=muxing, options=NO_B)
-        made.append(
+        listed.append(
             one_file(
                 f"clocks/cut-off-{container}",
                 "video",
@@ -201,7 +201,7 @@ def _cut(corners: Corners) -> list[Case]:
                 part,
             )
         )
-    made.append(
+    listed.append(
         one_file(
             "clocks/cut-off-before-the-index",
             "video.mp4",
@@ -209,7 +209,7 @@ def _cut(corners: Corners) -> list[Case]:
             failed("moov|index"),
         )
     )
-    return made
+    return listed
 
 
 KEYS = {"libx264": {"x264-params": "mbtree=0:scenecut=0:keyint=12:min-keyint=12"}}

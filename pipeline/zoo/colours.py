@@ -27,19 +27,19 @@ SHOWN_WHITE = (225, 225, 225)  # within LOSSY: from 185 to less than 266, so tha
 
 def cases(corners: Corners) -> list[Case]:
     """Every matrix, both ranges, 8 and 10 bits; and none stated, in small and in high definition."""
-    made = []
+    listed = []
     for name, matrix in MATRICES.items():
         for limits, word in ((LIMITED, "limited"), (FULL, "full")):
             for bits in (8, 10):
-                made.append(_case(corners, f"{name}-{word}-{bits}", matrix, limits, bits, tagged=True))
-    made.append(_case(corners, "bt601-hd-tagged", 5, LIMITED, 8, tagged=True, size=HD))
-    made.append(_case(corners, "bt709-hd-tagged", 1, LIMITED, 8, tagged=True, size=HD))
-    made.append(_case(corners, "untagged-sd", 5, LIMITED, 8, tagged=False))
-    made.append(_case(corners, "untagged-hd", 1, LIMITED, 8, tagged=False, size=HD))
-    made.append(_case(corners, "untagged-hd-10", 1, LIMITED, 10, tagged=False, size=HD))
-    made += [_hdr(name, *row) for name, row in HDR.items()]
-    made += [_refused(corners, name, matrix) for name, matrix in REFUSED.items()]
-    return made
+                listed.append(_case(corners, f"{name}-{word}-{bits}", matrix, limits, bits, tagged=True))
+    listed.append(_case(corners, "bt601-hd-tagged", 5, LIMITED, 8, tagged=True, size=HD))
+    listed.append(_case(corners, "bt709-hd-tagged", 1, LIMITED, 8, tagged=True, size=HD))
+    listed.append(_case(corners, "untagged-sd", 5, LIMITED, 8, tagged=False))
+    listed.append(_case(corners, "untagged-hd", 1, LIMITED, 8, tagged=False, size=HD))
+    listed.append(_case(corners, "untagged-hd-10", 1, LIMITED, 10, tagged=False, size=HD))
+    listed += [_hdr(name, *row) for name, row in HDR.items()]
+    listed += [_refused(corners, name, matrix) for name, matrix in REFUSED.items()]
+    return listed
 
 
 def _hdr(name: str, transfer: int, signal: float) -> Case:

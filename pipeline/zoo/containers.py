@@ -61,7 +61,6 @@ SIZED: tuple[tuple[str, str, str, dict[str, str]], ...] = (
 DV_PAL_ASPECT = Fraction(16, 15)  # of a sample of 4:3 DV at 720x576 (SMPTE 314M; FFmpeg's own table)
 H263_ASPECT = Fraction(12, 11)  # of a sample of its standard formats, 128x96 among them (ITU-T H.263, 4.1)
 TIMES_PACKETS = ("avi", "mxf", "asf")  # and not pictures: with B-frames the first may stay two frames longer
-SILENT_CLOCKS = ("h264", "hevc", "m2v", "m4v", "obu")  # no times in them: 25 a second is the usual guess
 
 
 def cases(corners: Corners) -> list[Case]:

@@ -49,27 +49,27 @@ def shown_size(size: tuple[int, int], turn: Turn) -> tuple[int, int]:
 
 def cases(corners: Corners) -> list[Case]:
     """Every matrix, every orientation message, every aspect."""
-    made = []
+    listed = []
     for name, turn in TURNS.items():
         right = one_scene(shown(corners, turn), size=shown_size(SIZE, turn))
         for container in ("mp4", "mov"):
-            made.append(_matrix(corners, f"matrix-{name}-{container}", container, turn, right))
+            listed.append(_matrix(corners, f"matrix-{name}-{container}", container, turn, right))
     for name, turn in USELESS.items():
         right = one_scene(corners, size=SIZE, or_refused="matrix" if turn[0] else "")
-        made.append(_matrix(corners, f"matrix-{name}", "mp4", turn, right))
+        listed.append(_matrix(corners, f"matrix-{name}", "mp4", turn, right))
     turn = TURNS["mirrored"]
     half = one_scene(shown(corners, turn), size=SIZE)
-    made.append(_matrix(corners, "matrix-mirrored-half-size", "mp4", turn, half, scale=ONE // 2))
-    made += [_message(corners, *how) for how in MESSAGES]
+    listed.append(_matrix(corners, "matrix-mirrored-half-size", "mp4", turn, half, scale=ONE // 2))
+    listed += [_message(corners, *how) for how in MESSAGES]
     for name, (over, under) in ASPECTS.items():
         for container in ("mp4", "matroska", "mpegts"):
-            made.append(_stretched(corners, f"aspect-{name}-{container}", container, Fraction(over, under)))
+            listed.append(_stretched(corners, f"aspect-{name}-{container}", container, Fraction(over, under)))
     turn = TURNS["clockwise_90"]  # the stretch is of coded samples: it is the height once turned
     right = one_scene(shown(corners, turn), size=(96, 256))
-    made.append(_matrix(corners, "aspect-2x1-turned", "mp4", turn, right, aspect=Fraction(2)))
+    listed.append(_matrix(corners, "aspect-2x1-turned", "mp4", turn, right, aspect=Fraction(2)))
     for size in ((127, 95), (33, 17), (16, 16), (640, 16)):
         coding = Coding(layout="yuv444p")
-        made.append(
+        listed.append(
             one_file(
                 f"geometry/size-{size[0]}x{size[1]}",
                 "video.mp4",
@@ -77,7 +77,7 @@ def cases(corners: Corners) -> list[Case]:
                 one_scene(corners, size=size),
             )
         )
-    return made
+    return listed
 
 
 def _matrix(

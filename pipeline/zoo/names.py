@@ -55,7 +55,7 @@ def turned(corners: Corners) -> Corners:
 
 def _named(corners: Corners) -> list[Case]:
     """Named itself, and in a folder that is named."""
-    made = []
+    listed = []
     for number, name in enumerate(NAMES):
         for word, given in (("file", name), ("folder", "")):
 
@@ -63,7 +63,7 @@ def _named(corners: Corners) -> list[Case]:
                 (folder / name).write_bytes(png(corners))
 
             sources = {name: still(corners, SIZE)}
-            made.append(Case(name=f"names/{word}-{number}", make=make, given=(given,), sources=sources))
+            listed.append(Case(name=f"names/{word}-{number}", make=make, given=(given,), sources=sources))
     for number, name in enumerate(FOLDERS):
 
         def below(folder: Path, name: str = name) -> None:
@@ -72,12 +72,12 @@ def _named(corners: Corners) -> list[Case]:
             (folder / name / "b1.png").write_bytes(png(turned(corners)))
 
         both = {f"{name}/a1.png": still(corners, SIZE), f"{name}/b1.png": still(turned(corners), SIZE)}
-        made.append(Case(name=f"names/below-{number}", make=below, given=(name,), sources=both))
+        listed.append(Case(name=f"names/below-{number}", make=below, given=(name,), sources=both))
         one = {f"{name}/b1.png": still(turned(corners), SIZE)}
-        made.append(
+        listed.append(
             Case(name=f"names/glob-below-{number}", make=below, given=(f"{name}/[!a]*.png",), sources=one)
         )
-    return made
+    return listed
 
 
 def _trees(corners: Corners) -> list[Case]:
@@ -166,7 +166,15 @@ def _lists(corners: Corners) -> list[Case]:
             ("line 2",),
         ),
     }
-    return [_list(corners, name, *row) for name, row in rows.items()]
+    refused = {
+        "no-uri": (b"path,caption\na.png,x\n", "no column `uri`"),
+        "column-twice": (b"uri,caption,caption\na.png,x,y\n", "more than one column"),
+        "utf-16": ("uri\na.png\n".encode("utf-16"), "UTF-"),
+    }
+    return [
+        *(_list(corners, name, *row) for name, row in rows.items()),
+        *(_list(corners, name, "x.csv", data, {}, (), says) for name, (data, says) in refused.items()),
+    ]
 
 
 def _table(captions: Mapping[str, str]) -> bytes:
@@ -182,13 +190,14 @@ def _list(
     data: bytes,
     sources: Mapping[str, Expected],
     notes: tuple[str, ...],
+    refused: str = "",
 ) -> Case:
     def make(folder: Path) -> None:
         (folder / "a.png").write_bytes(png(corners))
         (folder / "b.png").write_bytes(png(turned(corners)))
         (folder / file).write_bytes(data)
 
-    return Case(name=f"lists/{name}", make=make, given=(file,), sources=sources, notes=notes)
+    return Case(name=f"lists/{name}", make=make, given=(file,), sources=sources, notes=notes, refused=refused)
 
 
 Member = tuple[str, bytes]
@@ -217,25 +226,25 @@ def _tars(corners: Corners) -> list[Case]:
         "captions-first": [("b.txt", b"second"), ("a.txt", b"first"), ("a.png", a), ("b.png", b)],
     }
     names = {"a.png": right[0], "b.png": right[1]}
-    made = [_tar(name, members, names) for name, members in plain.items()]
+    listed = [_tar(name, members, names) for name, members in plain.items()]
     dotted = [
         ("t.to.rome.png", a),
         ("t.to.rome.txt", b"first"),
         ("t.to.oslo.png", b),
         ("t.to.oslo.txt", b"second"),
     ]
-    made.append(_tar("dotted", dotted, {"t.to.rome.png": right[0], "t.to.oslo.png": right[1]}))
+    listed.append(_tar("dotted", dotted, {"t.to.rome.png": right[0], "t.to.oslo.png": right[1]}))
     long = "d" * 90 + "/" + "f" * 90
     deep = [(f"{long}.png", a), (f"{long}.txt", b"first")]
-    made += [
+    listed += [
         _tar(f"long-{word}", deep, {f"{long}.png": right[0]}, kind)
         for word, kind in (("pax", tarfile.PAX_FORMAT), ("gnu", tarfile.GNU_FORMAT))
     ]
     halves = plain["plain"][:2], plain["plain"][2:]
-    made.append(_tar("concatenated", [], names, data=lambda: _packed(halves[0]) + _packed(halves[1])))
+    listed.append(_tar("concatenated", [], names, data=lambda: _packed(halves[0]) + _packed(halves[1])))
     whole = {"a.png": right[0], "": failed("cut|end|tar")}
-    made.append(_tar("cut", [], whole, data=lambda: _cut_inside(_packed(plain["plain"]), "b.png")))
-    return made
+    listed.append(_tar("cut", [], whole, data=lambda: _cut_inside(_packed(plain["plain"]), "b.png")))
+    return listed
 
 
 def _cut_inside(tar: bytes, name: str) -> bytes:

@@ -49,22 +49,24 @@ SAVED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (  # name, format, mod
 
 def cases(corners: Corners) -> list[Case]:
     """Every layout, every orientation, every odd header."""
-    made = [_saved(corners, *row) for row in SAVED]
-    made += [_oriented(corners, number, kind) for number in ORIENTATIONS for kind in ("JPEG", "TIFF", "PNG")]
-    made += [_bmp(corners, name, write) for name, write in BMPS.items()]
+    listed = [_saved(corners, *row) for row in SAVED]
+    listed += [
+        _oriented(corners, number, kind) for number in ORIENTATIONS for kind in ("JPEG", "TIFF", "PNG")
+    ]
+    listed += [_bmp(corners, name, write) for name, write in BMPS.items()]
     grey = tuple((int(v),) * 3 for v in np.round(np.array(corners) @ (0.299, 0.587, 0.114)))
     greys: Corners = grey  # type: ignore[assignment]
-    made.append(_of(greys, "png-grey", lambda path: _grey(greys).save(path, "PNG")))
-    made.append(_of(greys, "png-grey-16", lambda path: _sixteen(greys).save(path, "PNG")))
-    made.append(_of(greys, "jpeg-grey", lambda path: _grey(greys).save(path, "JPEG", quality=95)))
+    listed.append(_of(greys, "png-grey", lambda path: _grey(greys).save(path, "PNG")))
+    listed.append(_of(greys, "png-grey-16", lambda path: _sixteen(greys).save(path, "PNG")))
+    listed.append(_of(greys, "jpeg-grey", lambda path: _grey(greys).save(path, "JPEG", quality=95)))
     half = corners[0], WHITE, corners[2], WHITE
     for kind in ("PNG", "WEBP", "GIF", "AVIF", "TIFF"):
-        made.append(_of(half, f"alpha-{kind.lower()}", _transparent(corners, kind), LOSSY))
-    made.append(_of(corners, "tiff-two-pages", _pages(corners)))
-    made.append(
+        listed.append(_of(half, f"alpha-{kind.lower()}", _transparent(corners, kind), LOSSY))
+    listed.append(_of(corners, "tiff-two-pages", _pages(corners)))
+    listed.append(
         _of(corners, "wrong-suffix", lambda path: _picture(corners).save(path, "PNG"), file="picture.mp4")
     )
-    return made
+    return listed
 
 
 def _picture(corners: Corners) -> Image.Image:
@@ -78,13 +80,7 @@ def _of(
     tolerance: int = LOSSY,
     file: str = "picture.dat",
 ) -> Case:
-    return one_file(
-        f"stills/{name}", file, lambda path: _done(make, path), still(corners, SIZE, tolerance=tolerance)
-    )
-
-
-def _done(make: Callable[[Path], object], path: Path) -> None:
-    make(path)
+    return one_file(f"stills/{name}", file, make, still(corners, SIZE, tolerance=tolerance))
 
 
 def _saved(corners: Corners, name: str, kind: str, mode: str, options: dict[str, Any]) -> Case:

@@ -25,9 +25,9 @@ WOVEN: dict[str, tuple[str, str, Mapping[str, str]]] = {  # container, encoder, 
 
 def cases(corners: Corners) -> list[Case]:
     """Interlaced pictures, two streams, sound."""
-    made = [_woven(corners, name, *row) for name, row in WOVEN.items()]
-    made += [_two(corners, container) for container in ("matroska", "mpegts", "mp4")]
-    return [*made, _sound(corners)]
+    listed = [_woven(corners, name, *row) for name, row in WOVEN.items()]
+    listed += [_two(corners, container) for container in ("matroska", "mpegts", "mp4")]
+    return [*listed, _sound(corners)]
 
 
 def fields(corners: Corners) -> list[np.ndarray]:
