@@ -170,7 +170,7 @@ def embed_corpus(
         stage=lambda tasks: EmbedStage(corpus.root, config.judge, embedder.resources),
         executor=executor,
         progress=progress,
-        forget=partial(forget_failed, corpus, place, place, tables.EMBEDDINGS) if retry_failed else None,
+        forget=partial(forget_failed, corpus, place) if retry_failed else None,
     )
     return summary, corpus.embeddings(embedder.dir_name)
 

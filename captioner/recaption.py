@@ -21,6 +21,7 @@ from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.ids import sources_of
+from pipeline.corpus.manifest import tables_of
 from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult
@@ -118,21 +119,23 @@ def recaption_corpus(
         stage=stage,
         executor=executor,
         progress=progress,
-        forget=partial(forget_failed, corpus, place, place, tables.CAPTIONS) if retry_failed else None,
+        forget=partial(forget_failed, corpus, place) if retry_failed else None,
     )
     refresh_originals(corpus, name)
     return summary
 
 
 def refresh_originals(corpus: Corpus, name: str) -> None:
-    """Brings the `original` column of the current parts up to what the manifests say now."""
-    originals = _originals(corpus)
-    for key in corpus.part_keys(f"captions/{name}", f"captions/{name}"):
-        path = f"captions/{name}/{key}.parquet"
-        rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.CAPTIONS)
-        fresh = _with_originals(rows, originals)
-        if not fresh.equals(rows):
-            corpus.storage.write_bytes(path, tables.to_parquet(fresh))
+    """Brings the `original` column of the current captions up to what the manifests say now."""
+    place, originals = f"captions/{name}", _originals(corpus)
+    rows = corpus.rows(tables_of(place)[0], place, ["original"])
+    fresh = _with_originals(rows, originals)["original"]
+    same = pc.or_(
+        pc.fill_null(pc.equal(fresh, rows["original"]), False),
+        pc.and_(pc.is_null(fresh), pc.is_null(rows["original"])),
+    )
+    stale = rows["clip_id"].filter(pc.invert(same)).combine_chunks()
+    corpus.edit(place, stale, lambda rows: _with_originals(rows, originals))
 
 
 def _originals(corpus: Corpus) -> dict[str, str | None]:
