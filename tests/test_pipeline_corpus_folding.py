@@ -271,7 +271,7 @@ def test_a_takedown_leaves_no_trace_in_any_file(tmp_path: Path) -> None:
     gone = content(2)  # of two files
     listed = traces(corpus, [gone])
     assert {path.split("/")[0] for path in listed.tables} >= {"sources", "clips", "strips", "captions"}
-    assert take_down(corpus, [gone], dry_run=True) == listed
+    assert take_down(corpus, [gone], dry_run=True) == listed == traces(corpus, [gone], open_all=True)
     take_down(corpus, [gone])
     for name, data in contents(corpus).items():
         assert gone.encode() not in data or name == TAKEDOWNS_PATH or name.startswith("sources/"), name
