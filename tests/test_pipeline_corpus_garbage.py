@@ -59,7 +59,8 @@ def test_a_corpus_is_left_with_what_it_would_have_without_its_past(tmp_path: Pat
     assert priced[LEFT].rows == 4 + 8 + 4 + 8 + 5  # sources, clips, prints, captions, strip_parts
     assert (priced[UNSEEN].files, priced[KILLED].files) == (4, 2)
     freed_bytes = size_bytes - sum(map(len, contents(corpus).values()))
-    assert sum(row.bytes for row in priced.values()) == pytest.approx(freed_bytes, rel=0.3)
+    of_files = sum(row.bytes for row in priced.values() if row.files)
+    assert of_files < freed_bytes < of_files + priced[LEFT].bytes  # small files are mostly heads
     assert sum(row.files for row in priced.values()) > 20
     assert [row.files + row.rows for row in collect(corpus)] == [0, 0, 0, 0]
 
