@@ -14,7 +14,11 @@ from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEDOWNS_PATH, Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.takedown import take_down, traces
+from pipeline.corpus.update import bring_up_to_date
+from pipeline.engine.runner import LocalExecutor
+from pipeline.engine.stage import Resources, Task, TaskResult
 from pipeline.errors import StorageError
+from pipeline.progress import silent
 from pipeline.storage import Buffer, Storage
 
 SETS = {"sources", "clips", "prints", "strip_parts", "captions/x"}
@@ -111,6 +115,40 @@ def test_killed_at_any_change_nothing_is_lost_or_doubled(tmp_path: Path) -> None
             assert contents(after) == contents(undisturbed), changes
         changes += 1
     assert changes > 20
+
+
+def test_a_stage_whose_rows_cannot_be_folded_now_says_what_it_did(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Storage):
+        def write_bytes(self, rel: str, data: Buffer) -> None:
+            if rel.startswith("sources/_"):
+                raise StorageError("no space left")
+            super().write_bytes(rel, data)
+
+    class Done:
+        name, version, resources = "analyze", 1, Resources()
+
+        def setup(self) -> None: ...
+
+        def process(self, task: Task) -> TaskResult:
+            add_part(Corpus(corpus.root), [2, 3])
+            return TaskResult(outputs=(), counts={"ok": 2})
+
+    corpus = build(tmp_path, range(4))
+    corpus.fold_all()
+    corpus.storage = Full(corpus.root)
+    task = Task(key="k", inputs=pa.table({"source_key": ["k"]}))
+    said = {
+        "plan": lambda: [task],
+        "stage": lambda tasks: Done(),
+        "executor": LocalExecutor(),
+        "progress": silent,
+    }
+    assert bring_up_to_date(corpus, Config(), "analyze", NEW, **said).counts == {"ok": 2}
+    assert "no space left" in caplog.text
+    assert corpus.clips().num_rows == 4
+    assert len(corpus.storage.list("sources")) == 3
 
 
 def test_switching_a_config_back_finds_its_rows(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 
 from pipeline.corpus import tables
 from pipeline.corpus.manifest import MOST_RANGES, FoldedFile, Manifest, RowTable, places
-from pipeline.storage import Storage, sha256_hex
+from pipeline.storage import Storage, sha256_hex, storage_errors
 
 RUN_BYTES = 128 * 2**20  # of rows in memory, before they are sorted into a run on disk
 BATCH_BYTES = 2**20  # of a run on disk that are read at once
@@ -75,7 +75,7 @@ class _RunOnDisk:
     def __init__(self, path: Path, rows: pa.Table, key: Sequence[str]) -> None:
         self._path, self._batch_rows = path, max(1, rows.num_rows * BATCH_BYTES // max(1, rows.nbytes))
         self._key = [rows.schema.get_field_index(name) for name in key]
-        with pa.ipc.new_file(str(path), rows.schema) as stream:
+        with storage_errors("write", str(path)), pa.ipc.new_file(str(path), rows.schema) as stream:
             stream.write_table(rows, max_chunksize=self._batch_rows)
 
     def rows(self, begin: int, end: int, *, of_key: bool) -> pa.Table:

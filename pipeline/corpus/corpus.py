@@ -225,7 +225,8 @@ class Corpus:
 
     def strips_part(self, key: str) -> pa.Table:
         """The filmstrips of one part of strips/."""
-        return self._table(f"strips/{key}.parquet", tables.STRIPS)
+        data = self.storage.read_if_there(f"strips/{key}.parquet")  # never held: pictures of many parts
+        return tables.STRIPS.empty_table() if data is None else tables.from_parquet(data, tables.STRIPS)
 
     def strips(self, clip_ids: Iterable[str] | None = None) -> pa.Table:
         """Filmstrips sorted by clip_id: all, or only those of these clips."""
@@ -240,28 +241,25 @@ class Corpus:
         return unique_sorted(pa.concat_tables([tables.STRIPS.empty_table(), *parts]), ("clip_id",))
 
     def prints(self) -> Iterator[pa.Table]:
-        """clip_id and print of every current clip that has one, a table a file; of equal files perhaps
-        again."""
-        current_fingerprint = self.fingerprints().get(ANALYZE)
-        if current_fingerprint is None:
-            return
-        now, current = snapshot.look(self.storage, PRINTS, current_fingerprint), self._current()
+        """clip_id and print of every current clip that has one, a table a file; perhaps some clips again."""
+        now = snapshot.look(self.storage, PRINTS, self.fingerprints().get(ANALYZE, ""))
+        current = self._current()
         files = (read_file(self.storage, PRINTS, now.manifest.file_path(f)) for f in now.manifest.files)
         for rows in chain(files, snapshot.parts_of(self.storage, PRINTS, now.keys)):
             if rows is not None:
                 yield rows.filter(pc.is_in(sources_of(rows["clip_id"]), value_set=current))
 
     def captions(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A row a captioned clip, by the captioner whose folder is `name`, sorted by clip_id; or some
-        columns."""
-        names = tables.CAPTIONS.names if columns is None else list(columns)
-        return self._not_taken_down(self._of_set(f"captions/{name}", names)).select(names)
+        """A row a captioned clip, by the captioner of that folder, sorted by clip_id; or some columns."""
+        (table,) = tables_of(f"captions/{name}")
+        names = table.schema.names if columns is None else list(columns)
+        return self._not_taken_down(self.rows(table, table.folder, names)).select(names)
 
     def embeddings(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """A row an embedded clip, by the embedder whose folder is `name`, sorted by clip_id; or some
-        columns."""
-        names = tables.EMBEDDINGS.names if columns is None else list(columns)
-        return self._of_set(f"embeddings/{name}", names).select(names)
+        """A row an embedded clip, by the embedder of that folder, sorted by clip_id; or some columns."""
+        (table,) = tables_of(f"embeddings/{name}")
+        names = table.schema.names if columns is None else list(columns)
+        return self.rows(table, table.folder, names).select(names)
 
     def analyzed_fingerprint(self) -> str:
         """Changes whenever the rows of clips or strips may have: they are a function of the contents that
@@ -294,9 +292,6 @@ class Corpus:
     def _current(self) -> pa.Array:
         """source_id of every current content."""
         return self._sources([])["source_id"].unique().drop_null()
-
-    def _of_set(self, place: str, columns: Sequence[str]) -> pa.Table:
-        return self.rows(tables_of(place)[0], place, columns)
 
     def rows(self, table: RowTable, place: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Current rows, whatever the inputs are: these columns and those of the key."""

@@ -4,13 +4,17 @@ In: a stage's place and fingerprint, what plans its open tasks, what makes the s
 and the rows of the stage compacted (pipeline/corpus/folding.py).
 """
 
+import logging
 from collections.abc import Callable
 
 from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import Stage, Task
+from pipeline.errors import StorageError
 from pipeline.progress import Progress
+
+LOG = logging.getLogger(__name__)
 
 
 def bring_up_to_date(
@@ -36,5 +40,8 @@ def bring_up_to_date(
     tasks = plan()
     summary = run(stage(tasks), tasks, executor, corpus.root, progress)
     if tasks:
-        corpus.fold(place)
+        try:
+            corpus.fold(place)
+        except StorageError as error:  # all rows are there, and what was lost must still be said
+            LOG.warning("the parts of %s stay as they are until the next command: %s", place, error)
     return summary
