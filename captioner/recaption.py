@@ -5,7 +5,7 @@ reason; every kept clip has one. Reads only filmstrips: captioning anew never de
 latents again. Never changes an earlier caption set of another captioner.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.corpus.ids import sources_of
 from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult
+from pipeline.engine.task_list import TaskList
 from pipeline.progress import Progress, silent
 from pipeline.settings import fingerprint
 
@@ -57,9 +58,7 @@ class RecaptionStage:
         assert captioner is not None, "setup first"
         answers = answers_of(Corpus(self._root), task, captioner.caption)
         rows = tables.from_rows([_row(captioner, *answer) for answer in answers], tables.CAPTIONS)
-        originals = dict(
-            zip(task.inputs["source_id"].to_pylist(), task.inputs["original"].to_pylist(), strict=True)
-        )
+        originals = task.inputs.select(["source_id", "original"])
         path = f"captions/{captioner.dir_name}/{task.key}.parquet"
         return part_of(path, _with_originals(rows, originals))
 
@@ -105,7 +104,7 @@ def recaption_corpus(
     stage_fingerprint = fingerprint(*settings, corpus.fingerprints().get("analyze"))  # whose filmstrips
     place = f"captions/{name}"
 
-    def stage(tasks: list[Task]) -> RecaptionStage:
+    def stage(tasks: Sequence[Task]) -> RecaptionStage:
         resources = granted(captioner.resources, executor) if tasks else captioner.resources
         return RecaptionStage(corpus.root, config.caption, load, resources)
 
@@ -127,6 +126,9 @@ def recaption_corpus(
 def refresh_originals(corpus: Corpus, name: str) -> None:
     """Brings the `original` column of the current parts up to what the manifests say now."""
     originals = _originals(corpus)
+    captions = corpus.captions(name)
+    if _original_of(captions["clip_id"], originals).equals(captions["original"]):
+        return
     for key in corpus.part_keys(f"captions/{name}", f"captions/{name}"):
         path = f"captions/{name}/{key}.parquet"
         rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.CAPTIONS)
@@ -135,26 +137,27 @@ def refresh_originals(corpus: Corpus, name: str) -> None:
             corpus.storage.write_bytes(path, tables.to_parquet(fresh))
 
 
-def _originals(corpus: Corpus) -> dict[str, str | None]:
-    """source_id → its own caption."""
-    return {source_id: facts["original"] for source_id, facts in corpus.provenance().items()}
+def _originals(corpus: Corpus) -> pa.Table:
+    """source_id and original: the own caption of each source; of equal files the first counts."""
+    return corpus.sources().select(["source_id", "original"])
 
 
-def _with_originals(rows: pa.Table, originals: Mapping[str, str | None]) -> pa.Table:
-    sources = sources_of(rows["clip_id"]).to_pylist()
-    column = pa.array([originals.get(source_id) for source_id in sources], pa.string())
-    return rows.set_column(rows.schema.get_field_index("original"), "original", column)
+def _with_originals(rows: pa.Table, originals: pa.Table) -> pa.Table:
+    return rows.set_column(
+        rows.schema.get_field_index("original"), "original", _original_of(rows["clip_id"], originals)
+    )
 
 
-def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_task: int) -> list[Task]:
+def _original_of(clip_ids: pa.ChunkedArray, originals: pa.Table) -> pa.ChunkedArray:
+    """string [N]: what manifests say of each clip's source, null for nothing."""
+    at = pc.index_in(sources_of(clip_ids), value_set=originals["source_id"])
+    return originals["original"].take(at)
+
+
+def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_task: int) -> TaskList:
     """Tasks for the kept clips that lack a caption by `name`."""
-    kept = corpus.kept()["clip_id"]
-    done = set(corpus.captions(name)["clip_id"].to_pylist())
-    originals = _originals(corpus)
-
-    def chosen(clips: pa.Table) -> pa.Table:
-        rows = clips.filter(pc.is_in(clips["clip_id"], value_set=kept)).select(SPAN_COLUMNS)
-        own = [originals.get(source_id) for source_id in rows["source_id"].to_pylist()]
-        return rows.append_column("original", pa.array(own, pa.string()))
-
-    return strip_tasks(corpus, chosen, done, stage_fingerprint, clips_per_task)
+    clips = corpus.clips().select(SPAN_COLUMNS)
+    kept = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"]))
+    kept = kept.append_column("original", _original_of(kept["clip_id"], _originals(corpus)))
+    done = corpus.captions(name)["clip_id"]
+    return strip_tasks(corpus, kept, done, stage_fingerprint, clips_per_task)

@@ -25,7 +25,7 @@ from pipeline.media.stills import decode_jpeg
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.content import open_content
 from tokenizer_stage.likeness import LIMIT, unlikeness
-from tokenizer_stage.sharding import kept_clips
+from tokenizer_stage.sharding import KeptClips
 from tokenizer_stage.vae.builtin import VideoVAE
 from tokenizer_stage.vae.evaluate import psnr_db
 from tokenizer_stage.vae.names import load_vae
@@ -74,7 +74,7 @@ def verify(corpus: Corpus, name: str, decode_back: int) -> dict[str, Any]:
         "tokens": pc.sum(reader.index["tokens"]).as_py() or 0,
     }
     if decode_back:
-        clips = {row["clip_id"]: row for row in kept_clips(corpus, "")}
+        clips = {row["clip_id"]: row for row in KeptClips.of(corpus, "").rows().to_pylist()}
         whole = [r for r in reader.rows() if r["clip_id"] in clips and r["clip_id"] not in verdicts.errors]
         vae, problem = _vae(reader)
         if vae is None:

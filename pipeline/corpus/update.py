@@ -3,7 +3,7 @@
 In: a stage's place and fingerprint, what plans its open tasks, what makes the stage for them. Out: a summary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
@@ -18,8 +18,8 @@ def bring_up_to_date(
     place: str,
     current: str,
     *,
-    plan: Callable[[], list[Task]],
-    stage: Callable[[list[Task]], Stage],
+    plan: Callable[[], Sequence[Task]],
+    stage: Callable[[Sequence[Task]], Stage],
     executor: Executor,
     progress: Progress,
     forget: Callable[[], object] | None = None,

@@ -8,6 +8,7 @@ is another source_key, so the next run looks again). One whose content was taken
 whatever its name is now. Never: a codec in this process.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -144,7 +145,7 @@ def analyze_corpus(
         tasks = plan_tasks(there, "source_key", done, current, config.analyze.sources_per_task)
         return [*tasks, *plan_tasks(gone, "source_key", done, current, MISSING_PER_TASK)]
 
-    def stage(tasks: list[Task]) -> AnalyzeStage:
+    def stage(tasks: Sequence[Task]) -> AnalyzeStage:
         pieces = make_pieces(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
         taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
         return AnalyzeStage(config.analyze, taken_down, corpus.root, pieces)
