@@ -60,7 +60,7 @@ from pipeline.bench.corpus import write_latents
 from pipeline.corpus.corpus import Corpus
 from tokenizer_stage.sharding import planned_shards
 corpus = Corpus(sys.argv[1])
-write_latents(corpus, planned_shards(corpus, corpus.config(), corpus.fingerprints()["latents/default"]))
+write_latents(corpus, planned_shards(corpus, corpus.config(), corpus.fingerprints()["latents/default"]).tasks)
 """
 
 
