@@ -16,6 +16,7 @@ from pipeline.config import Config
 from pipeline.corpus.corpus import TAKEN_DOWN, Corpus
 from pipeline.corpus.shards import INFO_NAME, read_info
 from pipeline.errors import FormatError
+from pipeline.operation.reasons import reason_class
 from pipeline.storage import Storage
 
 UNKNOWN = "unknown"
@@ -156,9 +157,10 @@ def _judgement(config: Config) -> str:
 def _removed(contents: Contents) -> Html:
     sources, counts = contents.sources, contents.counts
     takedowns = contents.corpus.takedowns().to_pylist()
-    failed = [row["reason"] for row in sources if row["status"] == "failed"]
+    failed = [reason_class(row["reason"] or "") for row in sources if row["status"] == "failed"]
     rejected = [row for row in contents.judged if row["status"] == "rejected"]
-    lost = [reason for row in contents.judged if row["status"] == "failed" for reason in row["reasons"] or ()]
+    unjudged = [row["reasons"] or () for row in contents.judged if row["status"] == "failed"]
+    lost = [reason_class(reason) for reasons in unjudged for reason in reasons]
     reasons = [reason for row in rejected for reason in row["reasons"] or ()]
     rows = [
         ("Files that could not be decoded", _ranked(failed), count(len(failed))),

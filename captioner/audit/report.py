@@ -23,6 +23,7 @@ from captioner.audit.overview import duration_s
 from pipeline.corpus.corpus import CONFIG_PATH, Corpus
 from pipeline.corpus.shards import LatentSet
 from pipeline.corpus.status import status
+from pipeline.operation.reasons import by_class
 from pipeline.storage import Storage
 
 REPORT_PATH = "report/index.html"
@@ -111,10 +112,9 @@ def _failures(
         if not items:
             continue
         out.append(el("h3", f"{title}: {count(len(items))} {state}"))
-        reasons = Counter(reason for _, reason in items)
+        reasons = by_class(Counter(reason for _, reason in items))["reasons"]
         if len(reasons) < len(items):
-            ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-            grouped = [(reason, count(n)) for reason, n in ordered[:ROWS_SHOWN]]
+            grouped = [(reason, count(n)) for reason, n in list(reasons.items())[:ROWS_SHOWN]]
             out.append(table("By reason", ("Reason", "Count"), grouped, numeric=(1,)))
         each = table(_shown(len(items)), (named, "Reason"), items[:ROWS_SHOWN])
         out.append(each if len(items) <= 12 else folded("One by one", each))

@@ -1,4 +1,4 @@
-"""What a corpus holds: counts by status and reason for sources, clips, captions and shards.
+"""What a corpus holds: counts by status and class of reason for sources, clips, captions and shards.
 
 In: a corpus. Out: plain numbers that add up: sources = ok + salvaged + failed; clips = kept +
 rejected + failed + unjudged. Reads tables only.
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from pipeline.corpus.corpus import Corpus, kept
 from pipeline.corpus.failures import FailureLimit
 from pipeline.corpus.shards import LatentSet
+from pipeline.operation.reasons import of_column
 
 
 def status(corpus: Corpus) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def status(corpus: Corpus) -> dict[str, Any]:
             "total": inputs.num_rows,
             "pending": inputs.num_rows - sources.num_rows,
             "status": _counts(sources["status"]),
-            "reasons": _counts(sources.filter(pc.equal(sources["status"], "failed"))["reason"]),
+            **of_column(sources.filter(pc.equal(sources["status"], "failed"))["reason"]),
             "copies": len(contents) - pc.count_distinct(contents).as_py(),
             "duration_s": round(pc.sum(sources["duration_s"]).as_py() or 0.0, 3),
         },
@@ -33,7 +34,7 @@ def status(corpus: Corpus) -> dict[str, Any]:
             "total": clips.num_rows,
             "pending": clips.num_rows - judged.num_rows,
             "status": _counts(judged["status"]),
-            "reasons": _counts(pc.list_flatten(judged["reasons"])),
+            **of_column(pc.list_flatten(judged["reasons"])),
             "kept_s": round(pc.sum(kept(judged)["duration_s"]).as_py() or 0.0, 3),
         },
         "captions": {name: _captions(corpus, name) for name in corpus.sets("captions")},
@@ -84,14 +85,14 @@ def status_lines(counts: dict[str, Any]) -> list[str]:
     for name, head, group in groups:
         facts = [*group["status"].items(), *(("pending", n) for n in [group.get("pending", 0)] if n)]
         lines.append(f"{name:<18}{head}: " + ", ".join(f"{k} {v}" for k, v in facts))
-        lines += [f"{'':<20}{n} × {reason}" for reason, n in group["reasons"].items()]
+        lines += [f"{'':<20}{reason} × {n:,}" for reason, n in group["reasons"].items()]
     return lines
 
 
 def _captions(corpus: Corpus, name: str) -> dict[str, Any]:
     rows = corpus.captions(name)
     failed = rows.filter(pc.equal(rows["status"], "failed"))
-    return {"total": rows.num_rows, "status": _counts(rows["status"]), "reasons": _counts(failed["reason"])}
+    return {"total": rows.num_rows, "status": _counts(rows["status"]), **of_column(failed["reason"])}
 
 
 def _latents(corpus: Corpus, name: str) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _latents(corpus: Corpus, name: str) -> dict[str, Any]:
         "shards": len(latents.shards()),
         "samples": rows.num_rows,
         "status": _counts(rows["status"]),
-        "reasons": _counts(failed["reason"]),
+        **of_column(failed["reason"]),
         "tokens": pc.sum(rows["tokens"]).as_py() or 0,
     }
 
