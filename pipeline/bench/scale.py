@@ -1,8 +1,8 @@
 """What each verb costs as a corpus grows, on a corpus that a run has left (pipeline/bench/corpus.py).
 
-In: numbers of sources, a folder. Out: for each verb CPU seconds (user and system), wall seconds and peak memory
-of a process of its own that runs it, and the exponent of its CPU seconds between two sizes, less what a command
-costs that does nothing. A verb that would begin to caption or to encode is planned instead: its tasks are
+In: numbers of sources, a folder. Out: for each verb CPU seconds (user and system), wall seconds and peak
+memory of a process of its own that runs it, and the exponent of its CPU seconds between two sizes, less what
+a command costs that does nothing. A verb that would begin to caption or to encode is planned instead: its tasks are
 counted, and none is run. `judge` and `report` write what is there; nothing else is changed.
 """
 
@@ -10,12 +10,13 @@ import json
 import math
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
-from pipeline.bench.corpus import CORPUS, MEDIA, make_corpus
+from pipeline.bench.corpus import CORPUS, MEDIA
 from pipeline.corpus.corpus import JUDGED_PATH, Corpus
 from pipeline.errors import StorageError, UsageError
 from pipeline.progress import Progress, silent
@@ -35,8 +36,8 @@ from tokenizer_stage.sharding import planned_shards
 corpus = Corpus(sys.argv[1])
 print(sum(task.inputs.num_rows for task in planned_shards(corpus, corpus.config(), "0" * 16).tasks))
 """
-# Runs a command and prints what it took. A process of its own, which is small: the memory of a child is counted
-# from the moment of its birth, when it is a copy of its parent.
+# Runs a command and prints what it took. A process of its own, which is small: the memory of a child is
+# counted from the moment of its birth, when it is a copy of its parent.
 LAUNCH = """
 import json, resource, subprocess, sys, time
 started = time.monotonic()
@@ -119,15 +120,13 @@ def _measured(command: list[str]) -> dict[str, Any]:
 
 
 def exponents(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """`small to large` → verb → the exponent of its CPU seconds, less those of a command that does nothing."""
+    """`small to large` → verb → the exponent of its CPU seconds, less those of a command that does no work."""
     sizes = sorted(figures, key=int)
     found: dict[str, dict[str, float]] = {}
-    for small, large in zip(sizes, sizes[1:], strict=False):
+    for small, large in pairwise(sizes):
         one, other = figures[small], figures[large]
         found[f"{small} to {large}"] = {
-            name: round(
-                math.log(_net(other, name) / _net(one, name)) / math.log(int(large) / int(small)), 2
-            )
+            name: round(math.log(_net(other, name) / _net(one, name)) / math.log(int(large) / int(small)), 2)
             for name in one
             if name in other and name not in ("start", "make")
         }
