@@ -22,6 +22,7 @@ from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import judge_corpus
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.encode import EncodeStage, encode_corpus
+from tokenizer_stage.inventory import verify_quick
 from tokenizer_stage.sharding import KeptClips, plan_shards
 from tokenizer_stage.verify import verify
 
@@ -206,3 +207,26 @@ def load_sha() -> str:
     from tokenizer_stage.vae.names import load_vae
 
     return load_vae("builtin:").weights_sha256
+
+
+def test_a_quick_verify_sees_what_tables_and_a_listing_tell(root: Path) -> None:
+    corpus = Corpus(str(root))
+    whole = verify(corpus, "default", decode_back=0)
+    quick = verify_quick(corpus, "default")
+    assert quick["errors"] == []
+    assert quick.items() <= whole.items()
+    row = ShardReader(str(root / LATENTS)).rows()[0]
+    (root / LATENTS / "shard-999999.tar").write_bytes(b"")
+    (root / LATENTS / row["shard"]).unlink()
+    index = corpus.storage.read_bytes(f"{LATENTS}/index.parquet")
+    rows = tables.from_parquet(index, tables.INDEX)
+    twice = pa.concat_tables([rows.slice(1), rows.slice(2, 1)])
+    corpus.storage.write_bytes(f"{LATENTS}/index.parquet", tables.to_parquet(twice))
+    gone, double = rows["clip_id"][0].as_py(), rows["clip_id"][2].as_py()
+    errors = verify_quick(corpus, "default")["errors"]
+    assert errors == [
+        f"{gone}: kept, but not in the index; run framemill encode",
+        f"{double}: 2 times in the index",
+        "shard-999999.tar: not in the index",
+        f"{row['shard']}: missing",
+    ]

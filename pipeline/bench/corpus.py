@@ -64,24 +64,21 @@ write_latents(corpus, planned_shards(corpus, corpus.config(), corpus.fingerprint
 """
 
 
-def make_corpus(root: Path, sources: int, *, latents: bool = True) -> Corpus:
-    """The corpus of that many sources, one clip each; without `latents` encode has everything to do.
+def make_corpus(root: Path, sources: int) -> Corpus:
+    """The corpus of that many sources, one clip each.
 
     Raises:
         UsageError: the folder is not empty.
     """
     if root.exists() and any(root.iterdir()):
         raise UsageError(f"{root} is not empty", expected="a new folder")
-    make_media(root / MEDIA, sources)
-    corpus = analyzed(root, Config())
+    corpus = _begun(root, sources)
     framemill("caption", corpus.root)  # nothing is kept yet: these record the fingerprints of their stages
-    if latents:
-        framemill("encode", corpus.root)
+    framemill("encode", corpus.root)
     write_analysis(corpus)
     judge_corpus(corpus, corpus.config())
     child(WRITE_CAPTIONS, corpus.root)
-    if latents:
-        child(WRITE_LATENTS, corpus.root)
+    child(WRITE_LATENTS, corpus.root)
     return corpus
 
 
@@ -96,9 +93,17 @@ def make_media(folder: Path, count: int) -> None:
             os.truncate(file.fileno(), size_bytes)
 
 
-def analyzed(root: Path, config: Config) -> Corpus:
-    """A corpus whose inputs are the media and whose analysis has begun."""
-    corpus = Corpus(str(root / CORPUS))
+def make_analyzed(root: Path, sources: int) -> Corpus:
+    """The corpus of that many sources after its analysis."""
+    corpus = _begun(root, sources)
+    write_analysis(corpus)
+    return corpus
+
+
+def _begun(root: Path, sources: int) -> Corpus:
+    """A corpus whose inputs are new media and whose analysis has begun."""
+    make_media(root / MEDIA, sources)
+    config, corpus = Config(), Corpus(str(root / CORPUS))
     inputs = discover([str(root / MEDIA)]).inputs
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
     corpus.record(config, AnalyzeStage.name, fingerprint(config.analyze, AnalyzeStage.version))

@@ -2,8 +2,8 @@
 
 In: numbers of sources, a folder. Out: for each verb CPU seconds (user and system), wall seconds and peak
 memory of a process of its own that runs it, and the exponent of its CPU seconds between two sizes, less what
-a command costs that does nothing. A verb that would begin to caption or to encode is planned instead: its tasks are
-counted, and none is run. `judge` and `report` write what is there; nothing else is changed.
+a command costs that does nothing. A verb that would begin to caption or to encode is planned instead: its
+tasks are counted, and none is run. `judge` and `report` write what is there; nothing else is changed.
 """
 
 import json
@@ -120,7 +120,7 @@ def _measured(command: list[str]) -> dict[str, Any]:
 
 
 def exponents(figures: dict[str, dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """`small to large` → verb → the exponent of its CPU seconds, less those of a command that does no work."""
+    """`small to large` → verb → the exponent of its CPU seconds, less those of an idle command."""
     sizes = sorted(figures, key=int)
     found: dict[str, dict[str, float]] = {}
     for small, large in pairwise(sizes):
