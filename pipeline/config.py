@@ -45,7 +45,7 @@ class DecodeLimits:
 class AnalyzeConfig:
     """The one-pass analysis (pipeline/stages/analyze.py)."""
 
-    sources_per_task: int = no_key(4)
+    sources_per_task: int = no_key(0)  # at most so many files a task; 0: as many as take about its time
     strip_frames: int = 8
     strip_long_px: int = 256
     strip_quality: int = 92
@@ -59,7 +59,10 @@ class AnalyzeConfig:
     shots: ShotConfig = field(default_factory=ShotConfig)
 
     def __post_init__(self) -> None:
-        positive(self, "analyze", "sources_per_task", "strip_frames", "strip_long_px", "thumb_long_px")
+        positive(self, "analyze", "strip_frames", "strip_long_px", "thumb_long_px")
+        if self.sources_per_task < 0:
+            what = f"analyze.sources_per_task is {self.sources_per_task}"
+            raise ConfigError(what, expected="0 (as fits), or a number of files")
         self.limits()
 
     def limits(self) -> DecodeLimits:

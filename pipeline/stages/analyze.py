@@ -23,13 +23,14 @@ from pipeline.corpus.ids import clip_id
 from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
-from pipeline.engine.tasks import plan_tasks
+from pipeline.engine.tasks import plan_sized_tasks, plan_tasks
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
 from pipeline.shots import detectors
 from pipeline.shots.transnet import HEIGHT_PX, WIDTH_PX
 from pipeline.sources.content import CHANGING, open_content
+from pipeline.stages.costs import source_costs
 from pipeline.stages.long_sources import PiecesOf, join_pieces, make_pieces
 from pipeline.storage import Storage
 
@@ -142,7 +143,8 @@ def analyze_corpus(
         done = set(corpus.sources()["source_key"].to_pylist())
         missing = pc.and_(pc.equal(inputs["size_bytes"], 0), pc.equal(inputs["mtime_ns"], 0))
         there, gone = inputs.filter(pc.invert(missing)), inputs.filter(missing)
-        tasks = plan_tasks(there, "source_key", done, current, config.analyze.sources_per_task)
+        costs, most = source_costs(there), config.analyze.sources_per_task
+        tasks = plan_sized_tasks(there, "source_key", done, current, costs, per_task=most)
         return [*tasks, *plan_tasks(gone, "source_key", done, current, MISSING_PER_TASK)]
 
     def stage(tasks: Sequence[Task]) -> AnalyzeStage:
