@@ -168,7 +168,9 @@ def embed_corpus(
         place,
         current,
         plan=plan,
-        stage=lambda tasks: EmbedStage(corpus.root, config.judge, embedder.resources),
+        stage=lambda tasks: EmbedStage(
+            corpus.root, config.judge, embedder.resources.set_to("embed", config.resources.embed)
+        ),
         executor=executor,
         progress=progress,
         forget=partial(forget_failed, corpus, place, place, tables.EMBEDDINGS) if retry_failed else None,

@@ -105,7 +105,8 @@ def recaption_corpus(
     place = f"captions/{name}"
 
     def stage(tasks: Sequence[Task]) -> RecaptionStage:
-        resources = granted(captioner.resources, executor) if tasks else captioner.resources
+        given = captioner.resources
+        resources = granted(given, executor, "caption", config.resources.caption) if tasks else given
         return RecaptionStage(corpus.root, config.caption, load, resources)
 
     summary = bring_up_to_date(

@@ -190,7 +190,9 @@ def encode_corpus(
 
     def stage(todo: Sequence[Task]) -> EncodeStage:
         return EncodeStage(
-            resources=granted(vae.resources, executor) if todo else vae.resources,
+            resources=granted(vae.resources, executor, "encode", config.resources.encode)
+            if todo
+            else vae.resources,
             config=config.encode,
             vae_sha256=vae.weights_sha256,
             limits=config.analyze.limits(),

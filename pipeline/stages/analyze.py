@@ -148,9 +148,12 @@ def analyze_corpus(
         return [*tasks, *plan_tasks(gone, "source_key", done, current, MISSING_PER_TASK)]
 
     def stage(tasks: Sequence[Task]) -> AnalyzeStage:
-        pieces = make_pieces(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
+        given, open_inputs = config.resources.analyze, [t.inputs for t in tasks]
+        pieces = make_pieces(corpus, open_inputs, config.analyze, current, executor, progress, given)
         taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
-        return AnalyzeStage(config.analyze, taken_down, corpus.root, pieces)
+        analyze = AnalyzeStage(config.analyze, taken_down, corpus.root, pieces)
+        analyze.resources = analyze.resources.set_to(AnalyzeStage.name, given)
+        return analyze
 
     summary = bring_up_to_date(
         corpus,
