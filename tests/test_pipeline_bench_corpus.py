@@ -1,4 +1,4 @@
-"""The corpus of the bench is one that a run leaves: there is nothing to do, and nothing that does it is loaded."""
+"""The corpus of the bench is one that a run leaves: nothing is left to do, and no model is loaded to see it."""
 
 import json
 import subprocess
