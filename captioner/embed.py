@@ -159,8 +159,9 @@ def embed_corpus(
     current = fingerprint(VERSION, embedder.weights_sha256, head, corpus.fingerprints().get("analyze"))
 
     def plan() -> TaskList:
-        done = corpus.embeddings(embedder.dir_name)["clip_id"]
-        return strip_tasks(corpus, _measured(corpus.clips()), done, current, CLIPS_PER_TASK)
+        done = corpus.embeddings(embedder.dir_name, ["clip_id"])["clip_id"]
+        clips = _measured(corpus.clips([*SPAN_COLUMNS, "status"]))
+        return strip_tasks(corpus, clips, done, current, CLIPS_PER_TASK)
 
     summary = bring_up_to_date(
         corpus,
@@ -173,7 +174,7 @@ def embed_corpus(
         ),
         executor=executor,
         progress=progress,
-        forget=partial(forget_failed, corpus, place, place, tables.EMBEDDINGS) if retry_failed else None,
+        forget=partial(forget_failed, corpus, place) if retry_failed else None,
     )
     return summary, corpus.embeddings(embedder.dir_name)
 

@@ -94,11 +94,11 @@ def strip_tasks(
 ) -> TaskList:
     """Tasks for the clips whose ids are not `done` yet, each within one analyze part, so that it reads the
     filmstrips of that part only. `clips` are the rows to work on, sorted by clip_id, with SPAN_COLUMNS and
-    others at will."""
+    others at will. A clip without a filmstrip is among them, in no part."""
     todo = clips.filter(pc.invert(pc.is_in(clips["clip_id"], value_set=done)))
     if not todo.num_rows:
         return TaskList([], todo.slice)
-    todo = todo.append_column("part", strip_parts(corpus, todo["clip_id"]))
+    todo = todo.append_column("part", corpus.strip_parts(todo["clip_id"]))
     todo = todo.sort_by([("part", "ascending"), ("clip_id", "ascending")]).combine_chunks()
     starts = _task_starts(todo["part"].combine_chunks(), per_task)
     ends = [*starts[1:], todo.num_rows]
@@ -115,17 +115,6 @@ def _task_starts(parts: pa.Array, per_task: int) -> list[int]:
         for first, end in zip([0, *lengths[:-1].tolist()], lengths.tolist(), strict=True)
         for start in range(first, end, per_task)
     ]
-
-
-def strip_parts(corpus: Corpus, clip_ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """string [N]: the analyze part that holds the filmstrip of each of these clips."""
-    held = corpus.clips_by_part()
-    ids = pa.chunked_array([c for _, clips in held for c in clips["clip_id"].chunks], pa.string())
-    counts = np.array([clips.num_rows for _, clips in held], np.int64)
-    part_of = np.repeat(np.arange(len(held)), counts)
-    at = pc.index_in(clip_ids, value_set=ids).combine_chunks()
-    names = pa.array([key for key, _ in held], pa.string())
-    return pa.chunked_array([names.take(pa.array(part_of).take(at))])
 
 
 def read_strips(corpus: Corpus, clips: pa.Table) -> dict[str, Filmstrip]:

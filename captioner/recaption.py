@@ -21,6 +21,7 @@ from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.ids import sources_of
+from pipeline.corpus.manifest import tables_of
 from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult
@@ -118,29 +119,30 @@ def recaption_corpus(
         stage=stage,
         executor=executor,
         progress=progress,
-        forget=partial(forget_failed, corpus, place, place, tables.CAPTIONS) if retry_failed else None,
+        forget=partial(forget_failed, corpus, place) if retry_failed else None,
     )
     refresh_originals(corpus, name)
     return summary
 
 
 def refresh_originals(corpus: Corpus, name: str) -> None:
-    """Brings the `original` column of the current parts up to what the manifests say now."""
-    originals = _originals(corpus)
-    captions = corpus.captions(name)
-    if _original_of(captions["clip_id"], originals).equals(captions["original"]):
-        return
-    for key in corpus.part_keys(f"captions/{name}", f"captions/{name}"):
-        path = f"captions/{name}/{key}.parquet"
-        rows = tables.from_parquet(corpus.storage.read_bytes(path), tables.CAPTIONS)
-        fresh = _with_originals(rows, originals)
-        if not fresh.equals(rows):
-            corpus.storage.write_bytes(path, tables.to_parquet(fresh))
+    """Brings the `original` column of the current captions up to what the manifests say now."""
+    place, originals = f"captions/{name}", _originals(corpus)
+    rows = corpus.rows(tables_of(place)[0], place, ["original"])
+    fresh = _original_of(rows["clip_id"], originals)
+    stale = _differ(fresh, rows["original"])
+    corpus.edit(place, rows["clip_id"].filter(stale).combine_chunks(), lambda rows: _with_originals(rows, originals))
+
+
+def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
+    """bool [N]: where one of them says what the other does not."""
+    unequal = pc.fill_null(pc.not_equal(one, other), False)
+    return pc.or_(unequal, pc.not_equal(pc.is_null(one), pc.is_null(other)))
 
 
 def _originals(corpus: Corpus) -> pa.Table:
-    """source_id and original: the own caption of each source; of equal files the first counts."""
-    return corpus.sources().select(["source_id", "original"])
+    """source_id and original: the own caption of each content."""
+    return corpus.contents(["original"])
 
 
 def _with_originals(rows: pa.Table, originals: pa.Table) -> pa.Table:
@@ -157,8 +159,8 @@ def _original_of(clip_ids: pa.ChunkedArray, originals: pa.Table) -> pa.ChunkedAr
 
 def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_task: int) -> TaskList:
     """Tasks for the kept clips that lack a caption by `name`."""
-    clips = corpus.clips().select(SPAN_COLUMNS)
+    clips = corpus.clips(SPAN_COLUMNS)
     kept = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"]))
     kept = kept.append_column("original", _original_of(kept["clip_id"], _originals(corpus)))
-    done = corpus.captions(name)["clip_id"]
+    done = corpus.captions(name, ["clip_id"])["clip_id"]
     return strip_tasks(corpus, kept, done, stage_fingerprint, clips_per_task)

@@ -103,9 +103,9 @@ class KeptClips:
     @classmethod
     def of(cls, corpus: Corpus, captioner: str) -> "KeptClips":
         """Those of a corpus, with the captions of this captioner where there are any."""
-        clips = corpus.clips().select(CLIP_COLUMNS)
+        clips = corpus.clips(CLIP_COLUMNS)
         clips = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"]))
-        return cls(clips, _captions(corpus, captioner), corpus.sources().select(SOURCE_COLUMNS))
+        return cls(clips, _captions(corpus, captioner), corpus.contents(SOURCE_COLUMNS))
 
     def __len__(self) -> int:
         return int(self._clips.num_rows)
@@ -175,7 +175,7 @@ def _captions(corpus: Corpus, captioner: str) -> pa.Table:
     columns = list(dict.fromkeys(["clip_id", *CAPTION_COLUMNS]))
     parts = [CAPTIONS.empty_table().select(columns)]
     for name in reversed(corpus.sets("captions")):
-        rows = corpus.captions(name)
+        rows = corpus.captions(name, [*columns, "status"])
         wanted = pc.and_(pc.equal(rows["status"], "ok"), pc.equal(rows["captioner"], captioner))
         parts.append(rows.filter(wanted).select(columns))
     return pa.concat_tables(parts)

@@ -112,7 +112,7 @@ def _begun(root: Path, sources: int) -> Corpus:
 
 
 def write_analysis(corpus: Corpus) -> None:
-    """The parts that the analysis of its inputs leaves: sources, clips and filmstrips."""
+    """What the analysis of its inputs leaves: sources, clips and filmstrips."""
     config, current = corpus.config().analyze, corpus.fingerprints()[AnalyzeStage.name]
     inputs, most = corpus.inputs(), config.sources_per_task
     tasks = plan_sized_tasks(inputs, "source_key", (), current, source_costs(inputs), per_task=most)
@@ -120,12 +120,12 @@ def write_analysis(corpus: Corpus) -> None:
         for number, some in enumerate(_chunks(tasks)):
             for path, data in _analysis_parts(some, np.random.default_rng([0, number])):
                 pool.submit(corpus.storage.write_bytes, path, data)
+    corpus.fold(AnalyzeStage.name)
 
 
 def write_captions(corpus: Corpus, tasks: Iterable[Task]) -> None:
-    """The parts of a captioner that has captioned these clips."""
+    """What a captioner leaves that has captioned these clips."""
     config = corpus.config().caption
-    sha256 = "0" * 64
     with ThreadPoolExecutor(WRITERS) as pool:
         for number, task in enumerate(tasks):
             rng, ids = np.random.default_rng([1, number]), task.inputs["clip_id"]
@@ -134,7 +134,7 @@ def write_captions(corpus: Corpus, tasks: Iterable[Task]) -> None:
                 "short": _sentences(rng, len(ids), 1),
                 "detailed": _sentences(rng, len(ids), 4),
                 "captioner": [config.captioner] * len(ids),
-                "captioner_sha256": [sha256] * len(ids),
+                "captioner_sha256": ["0" * 64] * len(ids),
                 "confidence": rng.uniform(-1.5, -0.1, len(ids)),
                 "alignment": rng.uniform(0.1, 0.4, len(ids)),
                 "flags": [[]] * len(ids),
@@ -142,6 +142,7 @@ def write_captions(corpus: Corpus, tasks: Iterable[Task]) -> None:
             }
             data = tables.to_parquet(filled(columns, tables.CAPTIONS))
             pool.submit(corpus.storage.write_bytes, f"captions/builtin/{task.key}.parquet", data)
+    corpus.fold("captions/builtin")
 
 
 def write_latents(corpus: Corpus, tasks: Iterable[Task]) -> None:

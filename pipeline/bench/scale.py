@@ -82,7 +82,7 @@ def bench_corpus(
 def measured(root: Path, only: str = "") -> dict[str, Any]:
     """Verb → what it took over the corpus of a folder."""
     corpus = Corpus(str(root / CORPUS)).require()
-    source_id = pc.drop_null(corpus.sources()["source_id"])[0].as_py()
+    source_id = pc.drop_null(corpus.sources(["source_id"])["source_id"])[0].as_py()
     words = {
         "start": ["--version"],
         "run": ["run", str(root / MEDIA), "--out", corpus.root],

@@ -18,7 +18,9 @@ from pipeline.operation.reasons import of_column
 
 def status(corpus: Corpus) -> dict[str, Any]:
     """Counts of every table of the corpus, as `framemill status --json` prints them."""
-    inputs, sources, clips, judged = corpus.inputs(), corpus.sources(), corpus.clips(), corpus.judged()
+    inputs, judged = corpus.inputs(), corpus.judged()
+    sources = corpus.sources(["source_id", "status", "reason", "duration_s"])
+    clips = corpus.clips(["clip_id"])
     judged = judged.filter(pc.is_in(judged["clip_id"], value_set=clips["clip_id"]))
     contents = sources["source_id"].drop_null()
     return {
@@ -90,7 +92,7 @@ def status_lines(counts: dict[str, Any]) -> list[str]:
 
 
 def _captions(corpus: Corpus, name: str) -> dict[str, Any]:
-    rows = corpus.captions(name)
+    rows = corpus.captions(name, ["status", "reason"])
     failed = rows.filter(pc.equal(rows["status"], "failed"))
     return {"total": rows.num_rows, "status": _counts(rows["status"]), **of_column(failed["reason"])}
 

@@ -164,9 +164,7 @@ def analyze_corpus(
         stage=stage,
         executor=executor,
         progress=progress,
-        forget=partial(forget_failed, corpus, "sources", AnalyzeStage.name, tables.SOURCES)
-        if retry_failed
-        else None,
+        forget=partial(forget_failed, corpus, AnalyzeStage.name) if retry_failed else None,
     )
     if not summary.lost:
         corpus.sweep_pieces()
