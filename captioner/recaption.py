@@ -131,7 +131,9 @@ def refresh_originals(corpus: Corpus, name: str) -> None:
     rows = corpus.rows(tables_of(place)[0], place, ["original"])
     fresh = _original_of(rows["clip_id"], originals)
     stale = _differ(fresh, rows["original"])
-    corpus.edit(place, rows["clip_id"].filter(stale).combine_chunks(), lambda rows: _with_originals(rows, originals))
+    corpus.edit(
+        place, rows["clip_id"].filter(stale).combine_chunks(), lambda rows: _with_originals(rows, originals)
+    )
 
 
 def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -1,4 +1,4 @@
-"""The corpus of the bench is one that a run leaves: nothing is left to do, and no model is loaded to see it."""
+"""The corpus of the bench is one that a run leaves: nothing is left to do, and no model is loaded for it."""
 
 import json
 import subprocess

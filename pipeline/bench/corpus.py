@@ -74,12 +74,13 @@ def make_corpus(root: Path, sources: int) -> Corpus:
     if root.exists() and any(root.iterdir()):
         raise UsageError(f"{root} is not empty", expected="a new folder")
     corpus = _begun(root, sources)
-    framemill("caption", corpus.root)  # nothing is kept yet: these record the fingerprints of their stages
-    framemill("encode", corpus.root)
+    # Nothing is kept yet: these record the fingerprints of their stages.
+    python("-m", "framemill", "caption", corpus.root)
+    python("-m", "framemill", "encode", corpus.root)
     write_analysis(corpus)
     judge_corpus(corpus, corpus.config())
-    child(WRITE_CAPTIONS, corpus.root)
-    child(WRITE_LATENTS, corpus.root)
+    python("-c", WRITE_CAPTIONS, corpus.root)
+    python("-c", WRITE_LATENTS, corpus.root)
     return corpus
 
 
@@ -180,20 +181,11 @@ def write_latents(corpus: Corpus, tasks: Iterable[Task]) -> None:
     latents.close(keys)
 
 
-def framemill(*words: str) -> None:
-    """Runs a command, which must succeed."""
-    _succeed([sys.executable, "-m", "framemill", *words])
-
-
-def child(program: str, *words: str) -> None:
-    """Runs a program of Python, which must succeed."""
-    _succeed([sys.executable, "-c", program, *words])
-
-
-def _succeed(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def python(*words: str) -> None:
+    """Runs a child of this interpreter, which must succeed."""
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise StorageError(f"{' '.join(command[1:])[:200]} failed: {done.stderr[-1000:]}")
+        raise StorageError(f"{' '.join(words)[:200]} failed: {done.stderr[-1000:]}")
 
 
 # -- rows ------------------------------------------------------------------------------------------------
