@@ -174,16 +174,22 @@ def _victims(victim: str, driver: int) -> list[int]:
     """The pids of a run's victims."""
     if victim.endswith("driver"):
         return [driver]
-    pids, families = [], _families()
-    below = list(families.get(driver, ()))
-    while below:
-        pid, command = below.pop(0)
-        below += families.get(pid, ())
-        # Actors of the pool and processes of single tasks; idle ones are called ray::IDLE.
+    pids = []
+    for pid, command in descendants(driver):
+        # Actors of a crew; idle ones are called ray::IDLE.
         worker = command.startswith(b"ray::") and b"IDLE" not in command and b"Worker" in command
         if (command.split(b"\0")[0].endswith(b"/raylet")) if victim == "raylet" else worker:
             pids.append(pid)
     return pids
+
+
+def descendants(parent: int) -> list[tuple[int, bytes]]:
+    """(pid, command line) of the processes below one, the nearer ones first."""
+    families = _families()
+    below = list(families.get(parent, ()))
+    for pid, _ in below:
+        below += families.get(pid, ())
+    return below
 
 
 def _families() -> dict[int, list[tuple[int, bytes]]]:

@@ -39,6 +39,10 @@ def add_verbs(verbs: Verbs) -> None:
     add("--runs", type=int, default=500)
     add("--busy", type=int, default=0, help="how many busy loops run beside them")
 
+    add = verbs.add("bench engine", bench_engine, "--json")
+    add("--tasks", type=int, default=40, help="tasks of half a second, a worker")
+    add("--empty", type=int, default=2000, help="tasks that do nothing")
+    add("--executor", choices=["local", "ray"], help="(default: both)")
     add = verbs.add("bench zoo", bench_zoo, "--only tars/ --json")
     add("--only", default="", metavar="WORD", help="the cases whose name (axis/case) holds it")
     add("--seed", type=int, default=0)
@@ -135,6 +139,18 @@ def bench_exits(args: Args) -> int:
         result = bench(args.runs, args.busy, progress=report)
     show(args, result)
     return 0 if result["ratio"] == 1.0 else 1
+
+
+def bench_engine(args: Args) -> int:
+    """Executors: how busy 1, 2 and 4 workers are kept, empty tasks a second, the driver's CPU a task."""
+    from pipeline.bench.engine import bench_engine as bench
+    from pipeline.progress import progress_bar
+
+    names = [args.executor] if args.executor else ["local", "ray"]
+    with progress_bar("engine", "runs", machine=args.json) as report:
+        result = bench(args.tasks, args.empty, names, report)
+    show(args, result)
+    return 0
 
 
 def bench_zoo(args: Args) -> int:
