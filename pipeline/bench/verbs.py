@@ -43,6 +43,12 @@ def add_verbs(verbs: Verbs) -> None:
     add("--tasks", type=int, default=40, help="tasks of half a second, a worker")
     add("--empty", type=int, default=2000, help="tasks that do nothing")
     add("--executor", choices=["local", "ray"], help="(default: both)")
+
+    add = verbs.add("bench plan", bench_plan, "--media videos/ --seeds 10 --json")
+    add("--media", required=True, nargs="+", help="folders of videos and images, 40 clips or more")
+    add("--seeds", type=int, default=10)
+    add("--seconds", type=float, help="as for plan")
+
     add = verbs.add("bench zoo", bench_zoo, "--only tars/ --json")
     add("--only", default="", metavar="WORD", help="the cases whose name (axis/case) holds it")
     add("--seed", type=int, default=0)
@@ -151,6 +157,18 @@ def bench_engine(args: Args) -> int:
         result = bench(args.tasks, args.empty, names, report)
     show(args, result)
     return 0
+
+
+def bench_plan(args: Args) -> int:
+    """What plans of different samples say, against the run: how many of their ranges hold the truth."""
+    from pipeline.bench.plan import bench_plan as bench
+    from pipeline.bench.plan import lines
+    from pipeline.progress import progress_bar
+
+    with progress_bar("plan", "steps", machine=args.json) as report:
+        result = bench(args.media, args.seeds, args.seconds, report)
+    show(args, result, lines(result))
+    return 0 if result["ratio"] >= 0.9 else 1
 
 
 def bench_zoo(args: Args) -> int:

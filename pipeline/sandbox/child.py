@@ -1,7 +1,7 @@
 """The child of `pipeline.sandbox.sandbox`: answers its calls under limits of memory, one after another.
 
 In: the limits, as an argument; messages on stdin. Out: messages on stdout. Runs a few functions and no
-others: analyze, the same of small stills sent with the message (analyze_stills), and in pieces (length_s,
+others: analyze, the same of small stills sent with the message (analyze_stills), and in pieces (header,
 count_pieces, watch_piece, join_pieces), read_span, read_strip, thumbnails, write_video. Never: torch, the
 network, another program, a pickle; and it does not outlive its parent. Each file is decoded in a thread that
 can read only that file, or none (pipeline.sandbox.confine, as far as the kernel can).
@@ -46,8 +46,8 @@ def _answer(request: dict[str, Any], data: Buffer, limits: DecodeLimits) -> Answ
     function = request.pop("function")
     if function in ANALYSES:
         return _analysis_answer(function, request, data)
-    if function == "length_s":
-        return {"length_s": pieces.length_s(Path(request["path"]))}, []
+    if function == "header":
+        return dict(pieces.header(Path(request["path"]))), []
     if function == "read_span":
         span = read_crop(**request, limits=limits)
         return {"shape": list(span.shape)}, [span.tobytes()]

@@ -83,9 +83,9 @@ class Sandbox:
         deadline_s = min(self.limits.deadline_s, STILLS_DEADLINE_S)
         return unpack_analyses(*self._ask(request, contents, sum(sizes), deadline_s))
 
-    def length_s(self, path: str | Path) -> float:
-        """How long a video says it is, in seconds; 0 for a still."""
-        return float(self._call("length_s", path=str(path))[0]["length_s"])
+    def header(self, path: str | Path) -> dict[str, Any]:
+        """What a file says of itself without being decoded (pipeline.onepass.pieces.header)."""
+        return self._call("header", path=str(path))[0]
 
     def count_pieces(self, path: str | Path, config: AnalyzeConfig) -> int:
         """Into how many pieces (pipeline/onepass/pieces.py) a long file is cut."""
