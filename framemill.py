@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,7 +30,7 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
 from pipeline.ending import leave, occupy_closed_streams
 from pipeline.engine.resources import let_waiting_threads_sleep
-from pipeline.engine.runner import Executor, RunSummary, StageStopped
+from pipeline.engine.runner import Executor, LocalExecutor, RunSummary, StageStopped
 from pipeline.progress import Progress
 from pipeline.stages.outcome import NOTES, conclude, nothing_done, say_left_out, say_lost
 
@@ -128,7 +130,7 @@ def encode(args: Args) -> int:
 
 def run(args: Args) -> int:
     """The whole data side: analyze, judge, caption, encode, report."""
-    return _run_stages(args, [_analyze, _judge, _caption, _encode, _report])
+    return _run_stages(args, [_analyze, _judge, _caption_beside_latents, _encode, _report])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,44 @@ def _caption(run: _Run) -> list[RunSummary]:
 
     retry, report = run.args.retry_failed, run.progress("caption")
     return [recaption_corpus(run.corpus, run.config, run.executor, report, retry_failed=retry)]
+
+
+def _caption_beside_latents(run: _Run) -> list[RunSummary]:
+    """Captions and latents both need the verdicts and nothing of each other, so both are made at once, each
+    on its own resources, where the executor has workers for two."""
+    from captioner.recaption import recaption_corpus
+    from tokenizer_stage.encode import latents_ahead
+
+    if isinstance(run.executor, LocalExecutor):
+        return _caption(run)
+    retry = run.args.retry_failed
+    latents: list[RunSummary] = []
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        report = run.progress("latents")
+        ahead = latents_ahead(run.corpus, run.config, run.executor, report, retry_failed=retry)
+        with ThreadPoolExecutor(1) as thread:
+            future = thread.submit(ahead)
+            try:
+                yield
+            except BaseException:
+                run.executor.stop()  # signals reach this thread only
+                raise
+            try:
+                latents.append(future.result())
+            except StageStopped as stopped:  # encode, which does what is open, meets the fault or does not
+                latents.append(stopped.summary)
+
+    captioned = recaption_corpus(
+        run.corpus,
+        run.config,
+        run.executor,
+        run.progress("caption"),
+        retry_failed=retry,
+        beside=beside,
+    )
+    return [*latents, captioned]
 
 
 def _encode(run: _Run) -> list[RunSummary]:
@@ -248,8 +288,6 @@ def _executor(args: Args) -> Executor:
 
         return RayExecutor(workers=args.workers)
     if args.workers == 1:
-        from pipeline.engine.runner import LocalExecutor
-
         return LocalExecutor()
     from pipeline.engine.pool import PoolExecutor
 

@@ -99,6 +99,9 @@ class Executor(Protocol):
 
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt | Beat]: ...
 
+    def stop(self) -> None:
+        """Every stage that is executed ends with KeyboardInterrupt, wherever its thread waits."""
+
 
 def granted(
     wanted: Resources, executor: Executor, section: str = "", settings: StageResources = UNSET
@@ -154,6 +157,9 @@ class LocalExecutor:
 
     def gpus(self) -> float:
         return len(visible_gpus())
+
+    def stop(self) -> None:
+        """Its stages run where they are called: what stops the caller stops them."""
 
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
         with self._busy, threads_restored():

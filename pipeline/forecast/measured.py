@@ -113,6 +113,9 @@ class Measuring:
     def gpus(self) -> float:
         return self._executor.gpus()
 
+    def stop(self) -> None:
+        self._executor.stop()
+
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt | Beat]:
         slices = {task.key: _by_kind(task.inputs, self._per_slice) for task in tasks}
         yield from self._executor.execute(MeasuredStage(stage, slices), tasks, root)
