@@ -2,6 +2,7 @@
 
 from pipeline.command import Args, Verbs, show
 from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.garbage import compact
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -18,6 +19,9 @@ def add_verbs(verbs: Verbs) -> None:
     add("source", nargs="+", help="a source_id, or a uri of the sources table")
     add("--reason", default="", help="why, for takedowns.parquet")
     add("--dry-run", action="store_true", help="list what is affected and change nothing")
+    add = verbs.add("compact", compact, "corpus --dry-run", resumes=True)
+    add("corpus")
+    add("--dry-run", action="store_true", help="say what would be deleted, and change nothing")
 
 
 def toyworld(args: Args) -> int:
