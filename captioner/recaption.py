@@ -61,7 +61,7 @@ class RecaptionStage:
             zip(task.inputs["source_id"].to_pylist(), task.inputs["original"].to_pylist(), strict=True)
         )
         path = f"captions/{captioner.dir_name}/{task.key}.parquet"
-        return part_of(path, _with_originals(rows, originals))
+        return part_of(path, _with_originals(rows, originals), task.inputs)
 
 
 def _row(captioner: Captioner, clip_id: str, answer: Caption | Failure) -> dict[str, Any]:

@@ -5,6 +5,7 @@ In: a root (local or s3://). Out: Arrow tables, sorted by id. A part is named
 each stage: parts made with another config, code version or model are history and are never read.
 """
 
+import secrets
 import tomllib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,7 @@ class Corpus:
     def __init__(self, root: str) -> None:
         self.root = root
         self.storage = Storage(root)
+        self.run_id = secrets.token_hex(4)  # of the receipts that are written through this object
         self._lease: Lease | None = None
 
     # -- corpus.toml ------------------------------------------------------------------------------
@@ -88,8 +90,10 @@ class Corpus:
             self.storage.write_bytes(CONFIG_PATH, data)
 
     @contextmanager
-    def writing(self, verb: str = "command") -> Iterator[None]:
-        """Holds the corpus for one writer; sweeps what a killed one left unfinished."""
+    def writing(self, verb: str = "command", run_id: str = "") -> Iterator[None]:
+        """Holds the corpus for one writer, whose receipts bear `run_id`; sweeps what a killed one left
+        unfinished."""
+        self.run_id = run_id or self.run_id
         with held(self.root, verb) as lease:
             self._lease = lease
             try:

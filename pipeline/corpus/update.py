@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
-from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import Stage, Task
+from pipeline.operation.receipts import run_recorded
 from pipeline.progress import Progress
 
 
@@ -31,4 +32,4 @@ def bring_up_to_date(
     if forget is not None:
         forget()
     tasks = plan()
-    return run(stage(tasks), tasks, executor, corpus.root, progress)
+    return run_recorded(stage(tasks), tasks, executor, corpus.storage, corpus.run_id, progress)

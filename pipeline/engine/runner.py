@@ -7,16 +7,17 @@ which stops the stage. A receipt counts when its part is seen from here. Running
 
 import logging
 import os
+import socket
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pipeline.engine.proof import Question
 from pipeline.engine.resources import threads_restored, use_threads, visible_gpus
-from pipeline.engine.stage import Loss, Resources, Stage, Task, attempt, set_up
+from pipeline.engine.stage import Loss, Resources, Stage, Task, TaskResult, attempt, set_up
 from pipeline.errors import StorageError
 from pipeline.progress import Progress, silent
 from pipeline.storage import Storage
@@ -31,7 +32,9 @@ FAULTS_IN_A_ROW = 5  # of the environment, in tasks that ended one after another
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """What became of one task. `error` is empty when its part was committed, whose done-marker is the file
-    `part`; it is the environment's fault where `environment` says so."""
+    `part`; it is the environment's fault where `environment` says so. `node` and `started_s` (unix time) are
+    of the try that ended it; `tries` is how often it was begun. `amounts` (rows, bytes and those of the
+    stage) and `failures` (by class of reason) are for whoever keeps receipts."""
 
     key: str
     seconds: float = 0.0
@@ -39,6 +42,15 @@ class Receipt:
     part: str = ""
     error: str = ""
     environment: bool = False
+    node: str = ""
+    started_s: float = 0.0
+    tries: int = 1
+    amounts: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+def ignored(receipt: Receipt) -> None:
+    """What is done with a receipt that nobody keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +104,28 @@ class Worker:
 
     def run(self, task: Task, *, commit: bool = True) -> Receipt:
         """Processes and commits one task, the done-marker last; without `commit` only the first."""
-        started = time.monotonic()
+        started, started_s = time.monotonic(), time.time()
         done = attempt(lambda: self._process(task, commit))
-        seconds = time.monotonic() - started
+        receipt = Receipt(
+            key=task.key,
+            seconds=time.monotonic() - started,
+            node=socket.gethostname(),
+            started_s=started_s,
+        )
         if isinstance(done, Loss):
-            return Receipt(key=task.key, seconds=seconds, error=done.reason, environment=done.environment)
-        part, counts = done
-        return Receipt(key=task.key, seconds=seconds, counts=counts, part=part)
+            return replace(receipt, error=done.reason, environment=done.environment)
+        part, result = done
+        amounts = {"rows": task.inputs.num_rows, "bytes": sum(len(output.data) for output in result.outputs)}
+        amounts |= result.amounts
+        return replace(receipt, counts=result.counts, part=part, amounts=amounts, failures=result.failures)
 
-    def _process(self, task: Task, commit: bool) -> tuple[str, dict[str, int]]:
-        """Where the done-marker lies, "" where nothing was committed, and the stage's counts."""
+    def _process(self, task: Task, commit: bool) -> tuple[str, TaskResult]:
+        """Where the done-marker lies, "" where nothing was committed, and what the stage gave."""
         result = self._stage.process(task)
         outputs = result.outputs if commit else ()
         for output in outputs:
             self._storage.write_bytes(output.path, output.data)
-        return outputs[-1].path if outputs else "", result.counts
+        return outputs[-1].path if outputs else "", result
 
 
 class LocalExecutor:
@@ -129,8 +148,10 @@ def run(
     executor: Executor,
     root: str,
     progress: Progress = silent,
+    on_receipt: Callable[[Receipt], None] = ignored,
 ) -> RunSummary:
-    """Runs the tasks and calls progress(done, total, counts so far) after each; sets up nothing for none.
+    """Runs the tasks and calls on_receipt(receipt) and progress(done, total, counts so far) after each; sets
+    up nothing for none.
 
     Raises:
         StageStopped: the environment failed FAULTS_IN_A_ROW tasks one after another, with no success between.
@@ -146,6 +167,7 @@ def run(
         with closing(executor.execute(stage, tasks, root)) as ended:
             for receipt in ended:
                 receipts[receipt.key] = receipt
+                on_receipt(receipt)
                 facts.update(receipt.counts | ({LOST: 1} if receipt.error else {}))
                 progress(len(receipts), len(tasks), dict(facts))
                 faults = [*faults, receipt] if receipt.environment else faults if receipt.error else []

@@ -23,6 +23,7 @@ from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.tasks import plan_tasks
+from pipeline.operation.reasons import failures_of
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
@@ -85,7 +86,12 @@ class AnalyzeStage:
             Output(path=f"{folder}/{task.key}.parquet", data=tables.rows_to_parquet(rows, schema))
             for folder, rows, schema in parts
         )
-        return TaskResult(outputs=outputs, counts=counts)
+        amounts = {
+            "footage_s": sum(source.get("duration_s") or 0.0 for source in sources),
+            "frames": sum(source.get("frames") or 0 for source in sources),
+        }
+        failures = failures_of(source["reason"] for source in sources if source["status"] == "failed")
+        return TaskResult(outputs=outputs, counts=counts, amounts=amounts, failures=failures)
 
     def _file(self, row: dict[str, Any], kills: bool) -> tuple[dict[str, Any], Rows, Rows]:
         """The source row, clip rows and strip rows of one input; one that kills is left alone."""
