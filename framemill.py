@@ -10,13 +10,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import captioner.training.verbs
 import pipeline
 import pipeline.bench.verbs
+import pipeline.forecast.verbs
 import pipeline.stages.verbs
 import tokenizer_stage.verbs
 import training.run.verbs
@@ -266,9 +267,18 @@ def report(args: Args) -> int:
     return 0
 
 
+def model_stages() -> Mapping[str, Callable[..., RunSummary]]:
+    """The stages that need models, by their name, in order."""
+    from captioner.recaption import recaption_corpus
+    from tokenizer_stage.encode import encode_corpus
+
+    return {"caption": recaption_corpus, "encode": encode_corpus}
+
+
 def all_verbs() -> Verbs:
     """Every verb of the command line."""
     verbs = Verbs((__doc__ or "").split("\n")[0], pipeline.__version__)
+    pipeline.forecast.verbs.add_verbs(verbs, model_stages)
     for add in (
         pipeline.stages.verbs.add_verbs,
         add_verbs,

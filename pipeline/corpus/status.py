@@ -4,7 +4,6 @@ In: a corpus. Out: plain numbers that add up: sources = ok + salvaged + failed; 
 rejected + failed + unjudged. Reads tables only.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,16 +18,18 @@ from pipeline.operation.reasons import of_column
 
 def status(corpus: Corpus) -> dict[str, Any]:
     """Counts of every table of the corpus, as `framemill status --json` prints them."""
-    inputs, sources, clips, judged = corpus.inputs(), corpus.sources(), corpus.clips(), corpus.judged()
-    known = pa.array(clips["clip_id"].to_pylist(), pa.string())
-    judged = judged.filter(pc.is_in(judged["clip_id"], value_set=known))
+    inputs, judged = corpus.inputs(), corpus.judged()
+    sources = corpus.sources(["source_id", "status", "reason", "duration_s"])
+    clips = corpus.clips(["clip_id"])
+    judged = judged.filter(pc.is_in(judged["clip_id"], value_set=clips["clip_id"]))
+    contents = sources["source_id"].drop_null()
     return {
         "sources": {
             "total": inputs.num_rows,
             "pending": inputs.num_rows - sources.num_rows,
             "status": _counts(sources["status"]),
             **of_column(sources.filter(pc.equal(sources["status"], "failed"))["reason"]),
-            "copies": len(ids := sources["source_id"].drop_null()) - len(set(ids.to_pylist())),
+            "copies": len(contents) - pc.count_distinct(contents).as_py(),
             "duration_s": round(pc.sum(sources["duration_s"]).as_py() or 0.0, 3),
         },
         "clips": {
@@ -91,7 +92,7 @@ def status_lines(counts: dict[str, Any]) -> list[str]:
 
 
 def _captions(corpus: Corpus, name: str) -> dict[str, Any]:
-    rows = corpus.captions(name)
+    rows = corpus.captions(name, ["status", "reason"])
     failed = rows.filter(pc.equal(rows["status"], "failed"))
     return {"total": rows.num_rows, "status": _counts(rows["status"]), **of_column(failed["reason"])}
 
@@ -109,5 +110,7 @@ def _latents(corpus: Corpus, name: str) -> dict[str, Any]:
     }
 
 
-def _counts(values: Any) -> dict[str, int]:
-    return dict(sorted(Counter(v for v in values.to_pylist() if v).items()))
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each text stands there; null and empty ones are not counted."""
+    counted = pc.value_counts(values).to_pylist()
+    return dict(sorted((row["values"], row["counts"]) for row in counted if row["values"]))
