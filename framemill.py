@@ -251,7 +251,7 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
 
     corpus = Corpus(args.corpus)
     config = _config(args, None if _analyze in stages else corpus.require().config())
-    with corpus.writing(args.verb), progress_table(machine=args.json) as progress:
+    with corpus.writing(args.verb, args.run_id), progress_table(machine=args.json) as progress:
         shared = _Run(
             args=args,
             corpus=corpus,

@@ -28,10 +28,12 @@ from pipeline.corpus.shards import (
     write_shard,
 )
 from pipeline.corpus.update import bring_up_to_date
-from pipeline.engine.runner import Executor, RunSummary, granted, run
+from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.task_list import TaskList
 from pipeline.errors import MediaError, ModelError
+from pipeline.operation.reasons import failures_of
+from pipeline.operation.receipts import run_recorded
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.settings import fingerprint
@@ -127,6 +129,12 @@ class EncodeStage:
                 Output(path=latents.part_path(task.key), data=tables.to_parquet(part)),
             ),
             counts={"ok": len(samples), "failed": len(failed)},
+            amounts={
+                "footage_s": sum(row["end_s"] - row["start_s"] for row in rows),
+                "frames": sum(row["frames"] for row in index),
+                "tokens": sum(row["tokens"] for row in index),
+            },
+            failures=failures_of(row["reason"] for row in failed),
         )
 
     def _latents(self) -> LatentSet:
@@ -281,7 +289,7 @@ def latents_ahead(
     encoding = _Encoding.of(corpus, config, executor)
     tasks = encoding.open_tasks(retry_failed=retry_failed)
     stage = encoding.stage(tasks, ahead=True)
-    return lambda: run(stage, tasks, executor, corpus.root, progress)
+    return lambda: run_recorded(stage, tasks, executor, corpus.storage, corpus.run_id, progress)
 
 
 def _failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:
