@@ -10,9 +10,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ from pipeline.config import Config, load_config
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
 from pipeline.ending import leave, occupy_closed_streams
+from pipeline.engine.beside import beside
 from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, LocalExecutor, RunSummary, StageStopped
 from pipeline.progress import Progress
@@ -202,21 +202,10 @@ def _caption_beside_latents(run: _Run) -> list[RunSummary]:
     retry = run.args.retry_failed
     latents: list[RunSummary] = []
 
-    @contextmanager
-    def beside() -> Iterator[None]:
+    def made_beside() -> AbstractContextManager[None]:
         report = run.progress("latents")
-        ahead = latents_ahead(run.corpus, run.config, run.executor, report, retry_failed=retry)
-        with ThreadPoolExecutor(1) as thread:
-            future = thread.submit(ahead)
-            try:
-                yield
-            except BaseException:
-                run.executor.stop()  # signals reach this thread only
-                raise
-            try:
-                latents.append(future.result())
-            except StageStopped as stopped:  # encode, which does what is open, meets the fault or does not
-                latents.append(stopped.summary)
+        work = latents_ahead(run.corpus, run.config, run.executor, report, retry_failed=retry)
+        return beside(run.executor, work, latents)
 
     captioned = recaption_corpus(
         run.corpus,
@@ -224,7 +213,7 @@ def _caption_beside_latents(run: _Run) -> list[RunSummary]:
         run.executor,
         run.progress("caption"),
         retry_failed=retry,
-        beside=beside,
+        beside=made_beside,
     )
     return [*latents, captioned]
 
