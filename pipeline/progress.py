@@ -104,7 +104,7 @@ def _log_line(title: str, unit: str, pace: Pace, done: int, total: int, facts: M
     if rate:
         parts.append(f"{rate:.3g}/s")
     if eta_s:
-        parts.append(f"eta {_clock(eta_s)}")
+        parts.append(f"eta {clock(eta_s)}")
     return ", ".join([*parts, *_shown(facts)])
 
 
@@ -136,7 +136,7 @@ def _live_table() -> Iterator[Callable[[str], Progress]]:
 
         def report(done: int, total: int, facts: Mapping[str, object]) -> None:
             rate, eta_s = pace(done, total)
-            left = f"eta {_clock(eta_s)}" if eta_s else ""
+            left = f"eta {clock(eta_s)}" if eta_s else ""
             row: dict[str, Any] = {
                 "pace": f"{rate:.3g}/s {left}" if rate else "",
                 "facts": ", ".join(_marked(facts)),
@@ -151,7 +151,8 @@ def _live_table() -> Iterator[Callable[[str], Progress]]:
         yield stage
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`0:45`, `3:20`, `2:30:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
@@ -160,7 +161,7 @@ def _clock(seconds: float) -> str:
 def _shown(facts: Mapping[str, object]) -> list[str]:
     """The facts for people, in the order of their names, failures and losses with their reasons."""
     return [
-        _fact(name, value) + _why(facts.get(WHY.get(name, "")))
+        _fact(name, value) + reasons(facts.get(WHY.get(name, "")))
         for name, value in sorted(facts.items())
         if name not in WHY.values() and not (name in QUIET and value == QUIET[name])
     ]
@@ -170,8 +171,8 @@ def _fact(name: str, value: object) -> str:
     return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
 
 
-def _why(classes: object) -> str:
-    """ " (access denied × 50,000, damaged × 2)": the most frequent first."""
+def reasons(classes: object) -> str:
+    """` (access denied × 50,000, damaged × 2)`, the most frequent first; empty where nothing is counted."""
     if not isinstance(classes, Mapping) or not classes:
         return ""
     ordered = sorted(classes.items(), key=lambda item: (-item[1], item[0]))

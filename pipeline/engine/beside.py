@@ -12,9 +12,7 @@ from pipeline.engine.runner import Executor, RunSummary, StageStopped
 
 
 @contextmanager
-def beside(
-    executor: Executor, work: Callable[[], RunSummary], summaries: list[RunSummary]
-) -> Iterator[None]:
+def beside(executor: Executor, work: Callable[[], RunSummary], summaries: list[RunSummary]) -> Iterator[None]:
     """Runs `work` while the block does, and adds its summary. An error or a signal in the block, which reach
     this thread only, stops the executor, and with it the work. A stage that the environment stopped is not
     the block's error: its summary names what is open."""
