@@ -2,9 +2,8 @@
 
 In: folders of video with their truth. Out: for each peer and task CPU seconds (user and system, of the whole
 tree of processes), those of a start over a single file apart, peak memory, and the quality of what came out;
-or why there is nothing. Never: a peer's
-package in this environment: each has one of its own, made once in a cache folder from the requirements in
-infra/bench/peers, where its program stands beside them.
+or why there is nothing. Never: a peer's package in this environment: each has one of its own, made once in a
+cache folder from the requirements in infra/bench/peers, where its program stands beside them.
 
 What is asked of everybody, by the means that its makers offer. *videos*: of each file its size, its shots, a
 motion score, a perceptual print where it has one, and one file kept of those that it takes for copies.
