@@ -1,13 +1,15 @@
 """S3 where Arrow's client is not enough: a plain client, and why a store refuses a request.
 
 In: the environment, as Arrow reads it. Out: boto3's client; words for a refusal. boto3 is slow to import:
-only leases (Arrow sends no conditions) and refusals (Arrow hides their codes) ask for it. Never: an object's
-data.
+only leases (Arrow sends no conditions), refusals (Arrow hides their codes) and the deletion of many objects
+(Arrow asks five times for each) ask for it. Never: an object's data.
 """
 
 import os
 import re
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -36,6 +38,30 @@ def plain_client(*, attempts: int, connect_s: float, silence_s: float) -> Any:
         response_checksum_validation="when_required",
     )
     return boto3.Session().client("s3", endpoint_url=endpoint() or None, config=config)
+
+
+def delete_objects(
+    bucket: str, keys: Sequence[str], *, attempts: int, silence_s: float, at_once: int
+) -> None:
+    """Deletes objects, of which some may not be there; a request each: not every store takes many in one.
+
+    Raises:
+        OSError: the store refused, or did not answer.
+    """
+    if not keys:
+        return
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = plain_client(attempts=attempts, connect_s=silence_s / 3, silence_s=silence_s)
+    try:
+        with ThreadPoolExecutor(at_once) as threads:
+            for _ in threads.map(lambda key: client.delete_object(Bucket=bucket, Key=key), keys):
+                pass
+    except ClientError as error:
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode")
+        raise OSError(f"{error} (HTTP status {status})") from error
+    except BotoCoreError as error:
+        raise OSError(str(error)) from error
 
 
 def refusal(uri: str, text: str) -> tuple[str, str]:

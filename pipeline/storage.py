@@ -17,7 +17,9 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -29,9 +31,10 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import FramemillError, MediaError, StorageError, is_environment
 from pipeline.names import FileInfo, Tree, is_nameable, readable, walk
-from pipeline.s3 import REFUSED, endpoint, refusal
+from pipeline.s3 import REFUSED, delete_objects, endpoint, refusal
 
 T = TypeVar("T")
+V = TypeVar("V")
 Buffer = bytes | memoryview
 
 TEMP_PREFIX = ".tmp-"  # unfinished writes; listed never, swept by `sweep_temporary`
@@ -40,10 +43,11 @@ S3_ATTEMPTS = 10  # a request; about a minute of back-off in all, and 5 % failin
 # an OSError: AWS's SDK could not write a long error page into the buffer of a short read.
 # test_framemill_s3.py meets the fault, so another wording of a later Arrow fails there.
 UNTRIED_FAULT = "flush response stream"
+READERS = 16  # requests at once: a store that answers slowly answers many
 S3_SILENCE_S = 30.0  # an attempt without a byte for so long has failed; the default 3 s suits an idle store
 
 
-def sha256_hex(data: bytes) -> str:
+def sha256_hex(data: bytes | memoryview) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
@@ -137,6 +141,7 @@ class Storage:
     def __init__(self, root: str) -> None:
         self.root = root.rstrip("/") or "/"
         self._fs, self._base = _filesystem(root)
+        self._writes: Counter[str] = Counter()  # of this object: a store's times may be whole seconds
 
     def __reduce__(self) -> tuple[type["Storage"], tuple[str]]:
         return (Storage, (self.root,))
@@ -147,6 +152,38 @@ class Storage:
     def exists(self, rel: str) -> bool:
         with storage_errors("look for", f"{self.root}/{rel}"):
             return self._fs.get_file_info(self._path(rel)).type == pafs.FileType.File
+
+    def stamp(self, rel: str) -> tuple[int, int, int]:
+        """Changes whenever this object writes the file and, as far as its store tells, when another does:
+        (bytes, ns since 1970, writes); -1 bytes where there is none."""
+        with storage_errors("look for", f"{self.root}/{rel}"):
+            info = self._fs.get_file_info(self._path(rel))
+        size_bytes = int(info.size) if info.type == pafs.FileType.File else -1
+        return size_bytes, int(info.mtime_ns or 0), self._writes[rel]
+
+    def read_if_there(self, rel: str) -> bytes | None:
+        """The whole file, None where there is none: one question fewer than `exists` before `read_bytes`."""
+        try:
+            return self.read_bytes(rel)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+
+    def each(self, items: Iterable[V], read: Callable[[V], T]) -> Iterator[T]:
+        """`read` of every item, in their order, READERS of them at once and a few ahead; every thread has
+        ended when this has. On a local disk threads would only wait for each other: one by one there."""
+        if not is_remote(self.root):
+            yield from map(read, items)
+            return
+        with ThreadPoolExecutor(READERS) as threads:
+            ahead: deque[Future[T]] = deque()
+            for item in items:
+                ahead.append(threads.submit(read, item))
+                if len(ahead) > 2 * READERS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
 
     def read_bytes(self, rel: str, *, offset: int = 0, nbytes: int | None = None) -> bytes:
         """The whole file, or `nbytes` from `offset`."""
@@ -182,6 +219,7 @@ class Storage:
     def write_bytes(self, rel: str, data: Buffer) -> None:
         """Commits `data` under `rel`: all of it or nothing."""
         path = self._path(rel)
+        self._writes[rel] += 1
         with storage_errors("write", f"{self.root}/{rel}"):
             if isinstance(self._fs, pafs.LocalFileSystem):
                 commit_bytes(Path(path), data)
@@ -194,13 +232,29 @@ class Storage:
             with storage_errors("delete", f"{self.root}/{rel}"):
                 self._fs.delete_file(self._path(rel))
 
-    def list(self, rel: str = "", suffix: str = "") -> list[str]:
-        """Names of the files directly below `rel`, sorted; temporary files are not listed."""
+    def delete_all(self, rels: Iterable[str]) -> None:
+        """Deletes many files; one that is not there is no fault."""
+        if is_remote(self.root):
+            bucket, _, base = self._base.partition("/")
+            keys = [f"{base}/{rel}".lstrip("/") for rel in rels]
+            with storage_errors("delete", self.root):
+                delete_objects(bucket, keys, attempts=S3_ATTEMPTS, silence_s=S3_SILENCE_S, at_once=READERS)
+            return
+        for rel in rels:
+            with storage_errors("delete", f"{self.root}/{rel}"):
+                Path(self._path(rel)).unlink(missing_ok=True)
+
+    def sizes_bytes(self, rel: str = "", suffix: str = "") -> dict[str, int]:
+        """Name → size of the files directly below `rel`, sorted; temporary files are not listed."""
         selector = pafs.FileSelector(self._path(rel), recursive=False, allow_not_found=True)
         with storage_errors("list", f"{self.root}/{rel}"):
             infos = self._fs.get_file_info(selector)
-        names = (info.base_name for info in infos if info.type == pafs.FileType.File)
-        return sorted(n for n in names if n.endswith(suffix) and not n.startswith(TEMP_PREFIX))
+        files = {info.base_name: int(info.size) for info in infos if info.type == pafs.FileType.File}
+        return {n: files[n] for n in sorted(files) if n.endswith(suffix) and not n.startswith(TEMP_PREFIX)}
+
+    def list(self, rel: str = "", suffix: str = "") -> list[str]:
+        """Names of the files directly below `rel`, sorted."""
+        return [*self.sizes_bytes(rel, suffix)]
 
     def unfinished(self, beginning: str) -> Sequence[str]:
         """Names of hidden files directly below the root that begin so."""

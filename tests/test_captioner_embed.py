@@ -57,14 +57,11 @@ def test_a_corpus_is_embedded_once_scored_and_judged(tmp_path: Path) -> None:
     assert np.allclose(scores, 5 + np.array(found["vector"].to_pylist())[:, 0], atol=1e-5)
     assert embed_corpus(corpus, config, LocalExecutor(), silent)[0].tasks == 0
 
-    name = f"{corpus.part_keys('embeddings/builtin', 'embeddings/builtin')[0]}.parquet"
-    rows = tables.from_parquet(corpus.storage.read_bytes(f"embeddings/builtin/{name}"), tables.EMBEDDINGS)
-    broken = [
-        row | {"status": "failed", "vector": None} if n == 0 else row
-        for n, row in enumerate(rows.to_pylist())
-    ]
-    part = tables.to_parquet(tables.from_rows(broken, tables.EMBEDDINGS))
-    corpus.storage.write_bytes(f"embeddings/builtin/{name}", part)
+    def broken(rows: pa.Table) -> pa.Table:
+        failed = [row | {"status": "failed", "vector": None} for row in rows.to_pylist()]
+        return tables.from_rows(failed, tables.EMBEDDINGS)
+
+    corpus.edit("embeddings/builtin", found["clip_id"][:1].combine_chunks(), broken)
     assert embed_corpus(corpus, config, LocalExecutor(), silent)[0].tasks == 0
     again, vectors_again = embed_corpus(corpus, config, LocalExecutor(), silent, retry_failed=True)
     assert again.counts == {"ok": 1, "failed": 0}

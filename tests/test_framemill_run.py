@@ -24,7 +24,7 @@ from pipeline.engine.stage import Stage, Task
 from pipeline.stages.analyze import AnalyzeStage
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.encode import EncodeStage
-from tokenizer_stage.sharding import kept_clips, plan_shards
+from tokenizer_stage.sharding import KeptClips, plan_shards
 from tokenizer_stage.vae.names import load_vae
 
 SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
@@ -209,7 +209,7 @@ def test_a_row_that_killed_its_worker_is_a_failed_row(done: Path) -> None:
     tasks: list[tuple[Stage, Task]] = [
         (analyzed, Task(key="k", inputs=corpus.inputs()[:2])),
         (captioned, caption_tasks(corpus, "none", "f" * 16, 4)[0]),
-        (encoded, plan_shards(kept_clips(corpus, "builtin:"), 64, "f" * 16)[0]),
+        (encoded, plan_shards(KeptClips.of(corpus, "builtin:"), 64, "f" * 16).tasks[0]),
     ]
     for stage, task in tasks:
         stage.setup()

@@ -13,6 +13,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "pipeline",
     "pipeline.children",
     "pipeline.engine",
+    "pipeline.operation",
     "pipeline.corpus",
     "pipeline.sources",
     "pipeline.media",

@@ -96,7 +96,7 @@ def test_no_corpus_and_another_format_are_said(tmp_path: Path, corpus: Corpus) -
         Corpus(str(tmp_path / "nothing")).require()
     text = corpus.storage.read_bytes("corpus.toml").decode()
     corpus.storage.write_bytes(
-        "corpus.toml", text.replace("format_version = 1", "format_version = 2").encode()
+        "corpus.toml", text.replace("format_version = 2", "format_version = 3").encode()
     )
     with pytest.raises(FormatError, match="another corpus format"):
         corpus.config()

@@ -74,7 +74,7 @@ def test_provenance_reaches_sources_captions_and_shards(done: Path) -> None:
         assert set(json.loads(row["attributes"])) == {"shot_by"}
     own = {i: facts["original"] for i, facts in corpus.provenance().items()}
     assert len(set(own.values())) == len(own) > 3
-    for part in (done / "captions" / "builtin").iterdir():
+    for part in (done / "captions" / "builtin").glob("*.parquet"):
         assert all(own[r["clip_id"][:16]] == r["original"] for r in pq.read_table(part).to_pylist())
     reader = ShardReader(str(done / LATENTS))
     for row in reader.rows():
@@ -149,6 +149,8 @@ def check_gone(root: Path, source_id: str) -> None:
     assert all(not i.startswith(source_id) for t in tables for i in t["clip_id"].to_pylist())
     data = tree(root)
     del data["takedowns.parquet"]
+    rows = {n: pq.read_table(root / n) for n in data if n.endswith(".parquet") and "sources" not in n}
+    assert [n for n, table in rows.items() if source_id in str(table.to_pydict())] == []
     assert all(source_id.encode() not in d for n, d in data.items() if n.endswith((".tar", ".html")))
 
 

@@ -27,7 +27,7 @@ def test_missing_files_cost_a_row_each_and_few_tasks(tmp_path: Path) -> None:
     (many, of_many), (one, _) = corpora
     assert of_many.tasks == 4
     assert of_many.counts == {"ok": 1, "salvaged": 0, "failed": len(gone), "clips": 1}
-    assert set(one.part_keys("sources", "analyze")) < set(many.part_keys("sources", "analyze"))
+    assert set(one.storage.list("strips")) < set(many.storage.list("strips"))
     reasons = many.sources().filter(many.sources()["status"].to_numpy(zero_copy_only=False) == "failed")
     assert set(reasons["reason"].to_pylist()) == {"no such file"}
     assert len(gone) / (time.monotonic() - started) > 500  # thousands a second, also on a busy machine

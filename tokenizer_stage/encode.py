@@ -9,12 +9,15 @@ captions.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.config import Config, DecodeLimits, EncodeConfig
 from pipeline.corpus import tables
@@ -29,17 +32,15 @@ from pipeline.corpus.shards import (
 from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary, StageStopped, granted
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.engine.task_list import TaskList
 from pipeline.errors import MediaError, ModelError
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.settings import fingerprint
 from pipeline.sources.content import is_of_the_file, open_content, sizes_bytes
 from pipeline.storage import Storage
-from tokenizer_stage.sharding import (
-    CAPTION_COLUMNS,
-    kept_clips,
-    plan_shards,
-)
+from tokenizer_stage.sharding import CAPTION_COLUMNS, planned_shards
+from tokenizer_stage.vae.description import describe_vae
 from tokenizer_stage.vae.spans import read_frames, span_of
 
 STAGE_VERSION = 3
@@ -174,26 +175,24 @@ def encode_corpus(
     Raises:
         StageStopped: it would delete latents of sources whose analysis was lost.
     """
-    from tokenizer_stage.vae.names import load_vae
-
-    vae = load_vae(config.encode.vae)
+    vae = describe_vae(config.encode.vae)
     latents = LatentSet(corpus.storage, config.encode.name)
     _keep_what_is_not_analyzed(corpus, latents)
     encode_fingerprint = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
-    tasks = plan_shards(
-        kept_clips(corpus, config.caption.captioner), config.encode.samples_per_shard, encode_fingerprint
-    )
+    planned = planned_shards(corpus, config, encode_fingerprint)
 
-    def plan() -> list[Task]:
-        done = _drop_stale(latents, tasks)
+    def plan() -> TaskList:
+        done = _drop_stale(latents, planned.shard_of)
         failed = _failed_rows(latents, done)
         again = failed if retry_failed else _back_again(corpus, failed)
-        done -= _drop_failed(latents, tasks, {row["shard"] for row in again})
-        return [task for task in tasks if task.key not in done]
+        done -= _drop_failed(latents, planned.shard_of, {row["shard"] for row in again})
+        return planned.tasks.without(done)
 
-    def stage(todo: list[Task]) -> EncodeStage:
+    def stage(todo: Sequence[Task]) -> EncodeStage:
         return EncodeStage(
-            resources=granted(vae.resources, executor) if todo else vae.resources,
+            resources=granted(vae.resources, executor, "encode", config.resources.encode)
+            if todo
+            else vae.resources,
             config=config.encode,
             vae_sha256=vae.weights_sha256,
             limits=config.analyze.limits(),
@@ -206,8 +205,8 @@ def encode_corpus(
         channels=vae.channels,
         stride_t=vae.stride_t,
         stride_s=vae.stride_s,
-        mean=tuple(vae.mean.tolist()),
-        std=tuple(vae.std.tolist()),
+        mean=vae.mean,
+        std=vae.std,
         fps=config.encode.fps,
         max_frames=config.encode.max_frames,
         area_px=config.encode.area_px,
@@ -223,42 +222,40 @@ def encode_corpus(
         progress=progress,
     )
     if not summary.lost and latents.is_open():
-        latents.close((task.key for task in tasks), info)
+        latents.close(planned.tasks.keys(), info)
     return summary
 
 
 def _keep_what_is_not_analyzed(corpus: Corpus, latents: LatentSet) -> None:
     """Latents may leave the set because their sources did, or were judged otherwise; while inputs are open
     whose analysis was lost, a source without a row may be one of those, and nothing says that it left."""
-    sources = corpus.sources()
-    unanalyzed = set(corpus.inputs()["source_key"].to_pylist()) - set(sources["source_key"].to_pylist())
+    inputs, sources = corpus.inputs()["source_key"], corpus.sources()
+    unanalyzed = len(inputs) - pc.sum(pc.is_in(inputs, value_set=sources["source_key"])).as_py() or 0
     if not unanalyzed:
         return
-    analyzed = set(sources["source_id"].to_pylist())
-    stored = {row["source_id"] for key in latents.part_keys() for row in latents.part(key).to_pylist()}
-    if at_risk := stored - analyzed:
+    stored = [latents.part(key)["source_id"] for key in latents.part_keys()]
+    stored_ids = pc.unique(pa.chunked_array([c for part in stored for c in part.chunks], pa.string()))
+    if at_risk := pc.sum(pc.invert(pc.is_in(stored_ids, value_set=sources["source_id"]))).as_py():
         raise StageStopped(
-            f"the analysis of {len(unanalyzed)} sources is missing, and encode would delete the latents of "
-            f"{len(at_risk)} that may be among them",
+            f"the analysis of {unanalyzed} sources is missing, and encode would delete the latents of "
+            f"{at_risk} that may be among them",
             expected="every source analyzed, or taken out of the sources of the run",
             fix="framemill analyze or run with the same sources, then this again",
             summary=RunSummary(stage="encode", tasks=0, lost=(), counts={}, seconds=0.0),
         )
 
 
-def _drop_stale(latents: LatentSet, tasks: list[Task]) -> set[str]:
-    """Deletes what the plan no longer holds: the index first, parts before tars, so that at any instant
-    a part means that its tar is whole and its own. Returns the keys that are done."""
-    planned = {task.key for task in tasks}
-    shards = {task.inputs["shard"][0].as_py() for task in tasks}
+def _drop_stale(latents: LatentSet, planned: Mapping[str, str]) -> set[str]:
+    """Deletes what the plan (key → shard) no longer holds: the index first, parts before tars, so that at any
+    instant a part means that its tar is whole and its own. Returns the keys that are done."""
     parts = set(latents.part_keys())
-    if parts != planned:
+    if parts != planned.keys():
         latents.open()
-    for key in sorted(parts - planned):
+    for key in sorted(parts - planned.keys()):
         latents.storage.delete(latents.part_path(key))
-    for shard in set(latents.shards()) - shards:
+    for shard in sorted(set(latents.shards()) - set(planned.values())):
         latents.storage.delete(latents.shard_path(shard))
-    return parts & planned
+    return parts & planned.keys()
 
 
 def _failed_rows(latents: LatentSet, done: set[str]) -> list[dict[str, Any]]:
@@ -267,8 +264,9 @@ def _failed_rows(latents: LatentSet, done: set[str]) -> list[dict[str, Any]]:
     return [
         row
         for rows in tables_of_rows
-        for row in rows.select(["source_id", "shard", "status", "reason"]).to_pylist()
-        if row["status"] == "failed"
+        for row in rows.filter(pc.equal(rows["status"], "failed"))
+        .select(["source_id", "shard", "reason"])
+        .to_pylist()
     ]
 
 
@@ -279,16 +277,17 @@ def _back_again(corpus: Corpus, failed: list[dict[str, Any]]) -> list[dict[str, 
     lost = [row for row in failed if is_of_the_file(row["reason"])]
     if not lost:
         return []
-    uri_of = corpus.provenance()
-    size_of = {row["source_id"]: row["size_bytes"] for row in corpus.sources().to_pylist()}
-    ids = sorted({row["source_id"] for row in lost})
-    sizes = dict(zip(ids, sizes_bytes([uri_of[i]["uri"] for i in ids]), strict=True))
-    return [row for row in lost if sizes[row["source_id"]] == size_of[row["source_id"]]]
+    ids = pa.array(sorted({row["source_id"] for row in lost}), pa.string())
+    sources = corpus.sources().select(["source_id", "uri", "size_bytes"])
+    known = sources.take(pc.index_in(ids, value_set=sources["source_id"])).to_pylist()
+    sizes = sizes_bytes([row["uri"] for row in known])
+    there = {row["source_id"] for row, size in zip(known, sizes, strict=True) if size == row["size_bytes"]}
+    return [row for row in lost if row["source_id"] in there]
 
 
-def _drop_failed(latents: LatentSet, tasks: list[Task], shards: set[str]) -> set[str]:
+def _drop_failed(latents: LatentSet, planned: Mapping[str, str], shards: set[str]) -> set[str]:
     """Deletes the index and the parts of these shards: they are open again. Returns the parts' keys."""
-    keys = {task.key for task in tasks if task.inputs["shard"][0].as_py() in shards}
+    keys = {key for key, shard in planned.items() if shard in shards}
     if keys:
         latents.open()
     for key in sorted(keys):

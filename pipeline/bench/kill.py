@@ -1,9 +1,10 @@
 """Runs of the whole data side, ended by a signal at a random time and started again.
 
 In: a folder of media (or none: a small toy world), a number of runs, a seed, a signal. Out: how many of them
-left the same corpus, byte for byte, as a run that nobody disturbed. What is killed (-9) takes turns: the
-driver of a local run, then a worker, the raylet and the driver of a run on Ray; what is terminated is a
-driver, which must end with 143 and leave nothing unfinished. Linux only: processes are found in /proc.
+left the same corpus, byte for byte (compacted tables, filmstrips, shards), as a run that nobody disturbed.
+What is killed (-9) takes turns: the driver of a local run, then a worker, the raylet and the driver of a run
+on Ray; what is terminated is a driver, which must end with 143 and leave nothing unfinished. Linux only:
+processes are found in /proc.
 """
 
 import contextlib
@@ -19,6 +20,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from pipeline.progress import Progress, silent
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
@@ -28,6 +32,7 @@ VICTIMS = {
 }
 TERMINATED = "exit 143"
 PARTS = ("sources", "clips", "strips", "captions", "latents")  # folders of files that never change
+ROWS = ("sources", "clips", "captions")  # whose parts are gone once they are folded
 SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.samples_per_shard=4")
 STUCK_S, RESTARTS = 300.0, 3  # a run still alive so long after the kill is stuck; how often to start again
 SOONEST_S = 0.1  # after the start; a victim not seen by then is not there
@@ -109,10 +114,22 @@ def contents(corpus: Path) -> dict[str, bytes]:
 
 
 def _unfinished(corpus: Path, wanted: dict[str, bytes]) -> list[str]:
-    """Temporary files, and parts that are not what an undisturbed run writes under their names."""
+    """Temporary files, and parts that are not what an undisturbed run writes under their names; of those
+    whose names it left behind, parts that are not whole."""
     left = [str(path.relative_to(corpus)) for path in corpus.rglob(".tmp-*")]
-    parts = (name for name in contents(corpus) if name.startswith(PARTS) and not name.endswith(".toml"))
-    return left + [name for name in parts if (corpus / name).read_bytes() != wanted.get(name)]
+    for name in contents(corpus):
+        if name.startswith(ROWS) and name.endswith(".parquet") and name not in wanted:
+            left += [] if _is_whole(corpus / name) else [name]
+        elif name.startswith(PARTS) and name.endswith((".parquet", ".tar")):
+            left += [] if (corpus / name).read_bytes() == wanted.get(name) else [name]
+    return left
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return pq.read_metadata(path).num_rows >= 0
+    except pa.ArrowInvalid:
+        return False
 
 
 def _start(media: str, out: Path, executor: str) -> subprocess.Popen[bytes]:
@@ -157,16 +174,22 @@ def _victims(victim: str, driver: int) -> list[int]:
     """The pids of a run's victims."""
     if victim.endswith("driver"):
         return [driver]
-    pids, families = [], _families()
-    below = list(families.get(driver, ()))
-    while below:
-        pid, command = below.pop(0)
-        below += families.get(pid, ())
-        # Actors of the pool and processes of single tasks; idle ones are called ray::IDLE.
+    pids = []
+    for pid, command in descendants(driver):
+        # Actors of a crew; idle ones are called ray::IDLE.
         worker = command.startswith(b"ray::") and b"IDLE" not in command and b"Worker" in command
         if (command.split(b"\0")[0].endswith(b"/raylet")) if victim == "raylet" else worker:
             pids.append(pid)
     return pids
+
+
+def descendants(parent: int) -> list[tuple[int, bytes]]:
+    """(pid, command line) of the processes below one, the nearer ones first."""
+    families = _families()
+    below = list(families.get(parent, ()))
+    for pid, _ in below:
+        below += families.get(pid, ())
+    return below
 
 
 def _families() -> dict[int, list[tuple[int, bytes]]]:

@@ -11,6 +11,11 @@ def add_verbs(verbs: Verbs) -> None:
     add("--no-mirrored", action="store_true", help="a mirrored copy is no copy")
     add = verbs.add("bench judge", bench_judge, "--rows 1000000 --json")
     add("--rows", type=int, default=100_000, help="clips of the synthetic table")
+    add = verbs.add("bench corpus", bench_corpus, "--sources 20000 200000 --out /scratch --measure --json")
+    add("--sources", type=int, nargs="+", required=True, help="how many, one clip each")
+    add("--out", required=True, help="a folder; each corpus lies in a folder of its size, and stays")
+    add("--measure", action="store_true", help="run each verb over them in a process of its own")
+    add("--only", default="", metavar="WORD", help="measure the verbs whose name holds it")
     add = verbs.add("bench shots", bench_shots, "--media toy/videos --truth toy/truth.jsonl --json")
     add("--media", required=True, help="folder of videos")
     add("--truth", required=True, help="truth.jsonl of a toy world, or a cuts.json")
@@ -33,6 +38,11 @@ def add_verbs(verbs: Verbs) -> None:
     add = verbs.add("bench exits", bench_exits, "--runs 500 --busy 2 --json")
     add("--runs", type=int, default=500)
     add("--busy", type=int, default=0, help="how many busy loops run beside them")
+
+    add = verbs.add("bench engine", bench_engine, "--json")
+    add("--tasks", type=int, default=40, help="tasks of half a second, a worker")
+    add("--empty", type=int, default=2000, help="tasks that do nothing")
+    add("--executor", choices=["local", "ray"], help="(default: both)")
 
     add = verbs.add("bench plan", bench_plan, "--media videos/ --seeds 10 --json")
     add("--media", required=True, nargs="+", help="folders of videos and images, 40 clips or more")
@@ -73,6 +83,20 @@ def bench_judge(args: Args) -> int:
     from pipeline.bench.judge import bench_judge as bench
 
     show(args, bench(args.rows))
+    return 0
+
+
+def bench_corpus(args: Args) -> int:
+    """Synthetic corpora as a run leaves them, and what each verb costs on them: CPU seconds and memory."""
+    from pathlib import Path
+
+    from pipeline.bench.scale import bench_corpus as bench
+    from pipeline.bench.scale import lines
+    from pipeline.progress import progress_bar
+
+    with progress_bar("corpus", "corpora", machine=args.json) as report:
+        result = bench(args.sources, Path(args.out), measure=args.measure, only=args.only, progress=report)
+    show(args, result, lines(result))
     return 0
 
 
@@ -128,6 +152,18 @@ def bench_exits(args: Args) -> int:
         result = bench(args.runs, args.busy, progress=report)
     show(args, result)
     return 0 if result["ratio"] == 1.0 else 1
+
+
+def bench_engine(args: Args) -> int:
+    """Executors: how busy 1, 2 and 4 workers are kept, empty tasks a second, the driver's CPU a task."""
+    from pipeline.bench.engine import bench_engine as bench
+    from pipeline.progress import progress_bar
+
+    names = [args.executor] if args.executor else ["local", "ray"]
+    with progress_bar("engine", "runs", machine=args.json) as report:
+        result = bench(args.tasks, args.empty, names, report)
+    show(args, result)
+    return 0
 
 
 def bench_plan(args: Args) -> int:

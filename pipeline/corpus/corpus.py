@@ -1,22 +1,27 @@
-"""The corpus folder: where things lie, which parts exist, which rows are current.
+"""The corpus folder: where things lie, which rows are current.
 
-In: a root (local or s3://). Out: Arrow tables, sorted by id. A part is named
-`<stage fingerprint>-<hash of its inputs>.parquet`, and corpus.toml holds the current fingerprint of
-each stage: parts made with another config, code version or model are history and are never read.
+In: a root (local or s3://). Out: Arrow tables, sorted by id. What stages make in parts is a row table
+(pipeline/corpus/manifest.py): compacted files, a manifest, and parts beyond it. corpus.toml holds the current
+fingerprint of each stage: rows made with another config, code version or model are history and are never
+read. A table is read once as long as it does not change.
 """
 
+import hashlib
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config import Config
-from pipeline.corpus import tables
+from pipeline.corpus import folding, snapshot, tables
+from pipeline.corpus.compaction import Edit, read_file, unique_sorted
 from pipeline.corpus.ids import sources_of
 from pipeline.corpus.lease import Lease, held
+from pipeline.corpus.manifest import ANALYZE, CLIPS, PRINTS, SOURCES, STRIP_PARTS, RowTable, tables_of
 from pipeline.errors import FormatError, UsageError
 from pipeline.settings import build, fingerprint, to_toml
 from pipeline.storage import Storage
@@ -27,7 +32,9 @@ CONFIG_PATH = "corpus.toml"
 TAKEDOWNS_PATH = "takedowns.parquet"
 PIECES_FOLDER = "segments"  # packed pieces of long sources, until they are joined
 TAKEN_DOWN = "taken down"  # a source's status
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: parts only, which is read as well
+READABLE = (1, FORMAT_VERSION)
+HELD_BYTES = 256 * 2**20  # of a table in memory: larger ones are read again rather than held
 
 
 class Corpus:
@@ -37,6 +44,7 @@ class Corpus:
         self.root = root
         self.storage = Storage(root)
         self._lease: Lease | None = None
+        self._held: dict[str, tuple[object, dict[str, pa.ChunkedArray]]] = {}  # table → state, columns
 
     # -- corpus.toml ------------------------------------------------------------------------------
 
@@ -47,16 +55,17 @@ class Corpus:
         return self
 
     def _toml(self) -> dict[str, dict[str, object]]:
-        if not self.storage.exists(CONFIG_PATH):
+        data = self.storage.read_if_there(CONFIG_PATH)
+        if data is None:
             return {}
         try:
-            values = tomllib.loads(self.storage.read_bytes(CONFIG_PATH).decode())
+            values = tomllib.loads(data.decode())
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise FormatError(
                 f"{self.root}/{CONFIG_PATH} is not TOML: {error}",
                 fix=f"delete it and run framemill analyze SRC --out {self.root}: whole parts are kept",
             ) from error
-        if values.get("corpus", {}).get("format_version") != FORMAT_VERSION:
+        if values.get("corpus", {}).get("format_version") not in READABLE:
             raise FormatError(
                 f"{self.root} has another corpus format", expected=f"format_version {FORMAT_VERSION}"
             )
@@ -82,9 +91,8 @@ class Corpus:
             raise UsageError(f"this command no longer holds {self.root}: {self._lease.lost}")
         fingerprints = dict(sorted({**self.fingerprints(), stage: stage_fingerprint}.items()))
         head = {"corpus": {"format_version": FORMAT_VERSION}, "fingerprints": fingerprints}
-        text = to_toml(head, config)
-        data = text.encode()
-        if not (self.storage.exists(CONFIG_PATH) and self.storage.read_bytes(CONFIG_PATH) == data):
+        data = to_toml(head, config).encode()
+        if self.storage.read_if_there(CONFIG_PATH) != data:
             self.storage.write_bytes(CONFIG_PATH, data)
 
     @contextmanager
@@ -94,6 +102,7 @@ class Corpus:
             self._lease = lease
             try:
                 self.storage.sweep_temporary()
+                self.fold_all()
                 yield
             finally:
                 self._lease = None
@@ -102,6 +111,32 @@ class Corpus:
         """Deletes all pieces of long sources: nothing is open any more, or what is can be made again."""
         for name in self.storage.list(PIECES_FOLDER):
             self.storage.delete(f"{PIECES_FOLDER}/{name}")
+
+    # -- changes of row tables ----------------------------------------------------------------------
+
+    def fold(self, place: str, edits: Mapping[str, Edit] = folding.NO_EDITS) -> None:
+        """Compacts what the stage at a place made, and edits rows of its tables."""
+        current, row_tables = self.fingerprints().get(place), tables_of(place)
+        if current is None or not row_tables:
+            return
+        values = self._toml()
+        if (
+            values["corpus"]["format_version"] != FORMAT_VERSION
+        ):  # older versions would not see compacted rows
+            head = {"corpus": {"format_version": FORMAT_VERSION}}
+            self.storage.write_bytes(CONFIG_PATH, to_toml(values | head).encode())
+        folding.fold(self.storage, row_tables, current, edits)
+
+    def fold_all(self) -> None:
+        """Compacts what every stage made, by its current fingerprint."""
+        for place in self.fingerprints():
+            self.fold(place)
+
+    def edit(self, folder: str, ids: pa.Array, change: Callable[[pa.Table], pa.Table] | None = None) -> None:
+        """Makes of the current rows with these ids what `change` makes of them, or erases them. Only files
+        that hold one of them are written again."""
+        if len(ids):
+            self.fold(_place_of(folder), {folder: Edit(ids=ids, change=change)})
 
     # -- tables -----------------------------------------------------------------------------------
 
@@ -115,8 +150,11 @@ class Corpus:
 
     def taken_down_keys(self) -> list[str]:
         """source_key of every current input whose content was taken down."""
-        rows = self.sources()
-        return rows.filter(pc.equal(rows["status"], TAKEN_DOWN))["source_key"].to_pylist()
+        rows = self._sources(["source_key", "source_id", "status"], taken_down=True)
+        gone = pc.or_(
+            pc.equal(rows["status"], TAKEN_DOWN), pc.is_in(rows["source_id"], value_set=self._taken_down())
+        )
+        return rows.filter(gone)["source_key"].to_pylist()
 
     def judged(self) -> pa.Table:
         """A row a judged clip, in the order of their ids."""
@@ -126,127 +164,167 @@ class Corpus:
         """The judged rows of the clips that stay."""
         return kept(self.judged())
 
-    def sources(self) -> pa.Table:
+    def sources(self, columns: Sequence[str] | None = None) -> pa.Table:
         """A row a current input that was looked at, sorted by uri, those taken down included: SOURCES and
-        the PROVENANCE columns, which are those of the inputs table and in no part. Equal content, equal
-        source_id."""
-        parts = [rows for _, rows in self._analyzed(taken_down=True)]
-        rows = pa.concat_tables([tables.SOURCES.empty_table(), *parts]).sort_by("uri")
+        the PROVENANCE columns, which are those of the inputs table and in no part; or some of these columns.
+        Equal content, equal source_id."""
+        facts = [name for name, _ in tables.PROVENANCE]
+        names = [*tables.SOURCES.names, *facts] if columns is None else list(columns)
+        own = {"source_key", "uri", "source_id", "status", *names} - set(facts)
+        rows = self._sources(own, taken_down=True).sort_by("uri")
         gone = pc.is_in(rows["source_id"], value_set=self._taken_down())
         status = pc.if_else(gone, TAKEN_DOWN, rows["status"])
         rows = rows.set_column(rows.schema.get_field_index("status"), "status", status)
-        inputs = self.inputs()
-        where = pc.index_in(rows["source_key"], value_set=inputs["source_key"].combine_chunks())
-        for field in tables.PROVENANCE:
-            rows = rows.append_column(field[0], inputs[field[0]].take(where))
-        return rows
+        if wanted := [name for name in facts if name in names]:
+            inputs = self.inputs()
+            where = pc.index_in(rows["source_key"], value_set=inputs["source_key"].combine_chunks())
+            for name in wanted:
+                rows = rows.append_column(name, inputs[name].take(where))
+        return rows.select(names)
+
+    def contents(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The columns of `sources` and source_id, a row a content, sorted by source_id: of equal files that
+        of the first by uri."""
+        rows = self.sources(None if columns is None else [*dict.fromkeys(["source_id", *columns])])
+        return unique_sorted(rows.filter(pc.is_valid(rows["source_id"])), ("source_id",))
 
     def provenance(self, *also: str) -> dict[str, dict[str, Any]]:
         """source_id → its uri, PROVENANCE columns and those named; of equal files, those of the first by
         uri."""
-        names = [*(name for name, _ in tables.PROVENANCE), *also]
-        rows = self.sources().select(["source_id", "uri", *names]).to_pylist()
-        return {row.pop("source_id"): row for row in reversed(rows) if row["source_id"]}
+        names = ["uri", *(name for name, _ in tables.PROVENANCE), *also]
+        return {row.pop("source_id"): row for row in self.contents(names).to_pylist()}
 
-    def clips(self) -> pa.Table:
-        """A row a clip, sorted by clip_id. Files of equal content share their clips."""
-        return self._of_sources("clips", tables.CLIPS)
+    def clips(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """A row a clip, sorted by clip_id, or some columns. Files of equal content share their clips."""
+        names = tables.CLIPS.names if columns is None else list(columns)
+        rows = self.rows(CLIPS, ANALYZE, names)
+        return _filtered(rows, pc.is_in(sources_of(rows["clip_id"]), value_set=self._current())).select(names)
 
     def clips_by_part(self) -> list[tuple[str, pa.Table]]:
-        """(analyze part key, the clips that it holds first): what a task reads beside its filmstrips."""
-        taken: set[str] = set()
-        parts = []
-        for key, sources in self._analyzed():
-            fresh = pa.array(sorted(set(sources["source_id"].drop_null().to_pylist()) - taken), pa.string())
-            taken |= set(fresh.to_pylist())
-            rows = self._table(f"clips/{key}.parquet", tables.CLIPS)
-            parts.append((key, rows.filter(pc.is_in(rows["source_id"], value_set=fresh)).sort_by("clip_id")))
-        return parts
+        """(key of a part of strips/, the clips whose filmstrips it holds): what a task reads beside them."""
+        rows = self.clips()
+        parts = self.strip_parts(rows["clip_id"])
+        keys = sorted(parts.unique().drop_null().to_pylist())
+        return [(key, rows.filter(pc.equal(parts, key))) for key in keys]
+
+    def strip_parts(self, clip_ids: pa.Array | pa.ChunkedArray) -> pa.Array:
+        """string [N]: the key of the part of strips/ with each clip's filmstrip; null where there is none."""
+        rows = unique_sorted(self.rows(STRIP_PARTS, ANALYZE), ("source_id",))  # the first part of each
+        at = pc.index_in(sources_of(clip_ids), value_set=rows["source_id"].combine_chunks())
+        parts = rows["part"].combine_chunks().take(at)
+        return parts.combine_chunks() if isinstance(parts, pa.ChunkedArray) else parts
 
     def strips_part(self, key: str) -> pa.Table:
-        """The filmstrips of one analyze part."""
+        """The filmstrips of one part of strips/."""
         return self._table(f"strips/{key}.parquet", tables.STRIPS)
 
     def strips(self, clip_ids: Iterable[str] | None = None) -> pa.Table:
         """Filmstrips sorted by clip_id: all, or only those of these clips."""
-        return self._of_sources("strips", tables.STRIPS, clip_ids)
+        ids = self.clips(["clip_id"])["clip_id"].combine_chunks()
+        if clip_ids is not None:
+            asked = pa.array(sorted(set(clip_ids)), pa.string())
+            ids = ids.filter(pc.is_in(ids, value_set=asked))
+        keys = sorted(self.strip_parts(ids).unique().drop_null().to_pylist())
+        parts = (
+            rows.filter(pc.is_in(rows["clip_id"], value_set=ids)) for rows in map(self.strips_part, keys)
+        )
+        return unique_sorted(pa.concat_tables([tables.STRIPS.empty_table(), *parts]), ("clip_id",))
 
     def prints(self) -> Iterator[pa.Table]:
-        """clip_id and print of every current clip, a table a part; files of equal content come again."""
-        for key, sources in self._analyzed():
-            rows = self.storage.read_columns(f"strips/{key}.parquet", ["clip_id", "print"])
-            current = pc.is_in(sources_of(rows["clip_id"]), value_set=sources["source_id"])
-            yield rows.filter(pc.and_(current, pc.is_valid(rows["print"])))
+        """clip_id and print of every current clip that has one, a table a file; of equal files perhaps
+        again."""
+        current_fingerprint = self.fingerprints().get(ANALYZE)
+        if current_fingerprint is None:
+            return
+        now, current = snapshot.look(self.storage, PRINTS, current_fingerprint), self._current()
+        files = (read_file(self.storage, PRINTS, now.manifest.file_path(f)) for f in now.manifest.files)
+        for rows in chain(files, snapshot.parts_of(self.storage, PRINTS, now.keys)):
+            if rows is not None:
+                yield rows.filter(pc.is_in(sources_of(rows["clip_id"]), value_set=current))
 
-    def captions(self, name: str) -> pa.Table:
-        """A row a captioned clip, by the captioner whose folder is `name`, sorted by clip_id."""
-        keys = self.part_keys(f"captions/{name}", f"captions/{name}")
-        parts = [self._table(f"captions/{name}/{key}.parquet", tables.CAPTIONS) for key in keys]
-        rows = _unique(pa.concat_tables([tables.CAPTIONS.empty_table(), *parts]), "clip_id")
-        return self._not_taken_down(rows)
+    def captions(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A row a captioned clip, by the captioner whose folder is `name`, sorted by clip_id; or some
+        columns."""
+        names = tables.CAPTIONS.names if columns is None else list(columns)
+        return self._not_taken_down(self._of_set(f"captions/{name}", names)).select(names)
 
-    def embeddings(self, name: str) -> pa.Table:
-        """A row an embedded clip, by the embedder whose folder is `name`, sorted by clip_id."""
-        keys = self.part_keys(f"embeddings/{name}", f"embeddings/{name}")
-        parts = [self._table(f"embeddings/{name}/{key}.parquet", tables.EMBEDDINGS) for key in keys]
-        return _unique(pa.concat_tables([tables.EMBEDDINGS.empty_table(), *parts]), "clip_id")
-
-    def part_keys(self, folder: str, stage: str) -> list[str]:
-        """Keys of the parts in `folder` that the stage's current fingerprint made."""
-        current = self.fingerprints().get(stage)
-        if current is None:
-            return []
-        names = self.storage.list(folder, ".parquet")
-        return [n.removesuffix(".parquet") for n in names if n.startswith(f"{current[:8]}-")]
+    def embeddings(self, name: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """A row an embedded clip, by the embedder whose folder is `name`, sorted by clip_id; or some
+        columns."""
+        names = tables.EMBEDDINGS.names if columns is None else list(columns)
+        return self._of_set(f"embeddings/{name}", names).select(names)
 
     def analyzed_fingerprint(self) -> str:
-        """Changes whenever the rows of sources, clips or strips may have."""
-        keys = [[key, *rows["source_key"].to_pylist()] for key, rows in self._analyzed()]
-        return fingerprint(keys)
+        """Changes whenever the rows of clips or strips may have: they are a function of the contents that
+        could be analyzed, whatever their names, and of the analysis."""
+        rows = self._sources(["source_id", "status"])
+        good = pc.is_in(rows["status"], value_set=pa.array(["ok", "salvaged"]))
+        ids = rows["source_id"].filter(good).unique()
+        ids = ids.take(pc.sort_indices(ids))
+        joined = pc.binary_join(pa.ListArray.from_arrays([0, len(ids)], ids), "\n")[0]
+        digest = hashlib.sha256(joined.as_buffer()).hexdigest()
+        return fingerprint(self.fingerprints().get(ANALYZE), digest)
 
     def _taken_down(self) -> pa.Array:
         return self.takedowns()["source_id"].combine_chunks()
 
     def _not_taken_down(self, rows: pa.Table) -> pa.Table:
         """The rows but those of clips whose source was taken down."""
-        gone = self._taken_down()
-        return rows.filter(pc.invert(pc.is_in(sources_of(rows["clip_id"]), value_set=gone)))
+        return _filtered(rows, pc.invert(pc.is_in(sources_of(rows["clip_id"]), value_set=self._taken_down())))
 
-    def _analyzed(self, *, taken_down: bool = False) -> list[tuple[str, pa.Table]]:
-        """(part key, its rows that belong to current inputs) for every current analyze part; without the
-        rows of sources that were taken down, unless they are asked for."""
-        wanted = set(self.inputs()["source_key"].to_pylist())  # once, not a table of all keys per part
-        gone = pa.array([], pa.string()) if taken_down else self._taken_down()
-        parts = []
-        for key in self.part_keys("sources", "analyze"):
-            rows = self._table(f"sources/{key}.parquet", tables.SOURCES)
-            rows = rows.filter(pa.array([k in wanted for k in rows["source_key"].to_pylist()], pa.bool_()))
-            rows = rows.filter(pc.invert(pc.is_in(rows["source_id"], value_set=gone)))
-            if rows.num_rows:
-                parts.append((key, rows))
-        return parts
+    def _sources(self, columns: Iterable[str], *, taken_down: bool = False) -> pa.Table:
+        """The rows of current inputs; without those of sources that were taken down, unless they are asked
+        for."""
+        rows = self.rows(SOURCES, ANALYZE, ["source_key", "source_id", *columns])
+        mask = pc.is_in(rows["source_key"], value_set=self.inputs()["source_key"].combine_chunks())
+        if not taken_down:
+            gone = pc.is_in(rows["source_id"], value_set=self._taken_down())
+            mask = pc.and_(mask, pc.invert(gone))
+        return _filtered(rows, mask)
 
-    def _of_sources(self, folder: str, schema: pa.Schema, clip_ids: Iterable[str] | None = None) -> pa.Table:
-        """Rows of the parts with current sources; with ids, only of parts with sources of theirs."""
-        asked = None if clip_ids is None else pa.array(sorted(set(clip_ids)), pa.string())
-        parts = [schema.empty_table()]
-        for key, sources in self._analyzed():
-            current = sources["source_id"]
-            if asked is not None:
-                current = current.filter(pc.is_in(current, value_set=sources_of(asked)))
-            if not len(current):
-                continue
-            rows = self._table(f"{folder}/{key}.parquet", schema)
-            mask = pc.is_in(sources_of(rows["clip_id"]), value_set=current)
-            if asked is not None:
-                mask = pc.and_(mask, pc.is_in(rows["clip_id"], value_set=asked))
-            parts.append(rows.filter(mask))
-        return _unique(pa.concat_tables(parts), "clip_id")
+    def _current(self) -> pa.Array:
+        """source_id of every current content."""
+        return self._sources([])["source_id"].unique().drop_null()
+
+    def _of_set(self, place: str, columns: Sequence[str]) -> pa.Table:
+        return self.rows(tables_of(place)[0], place, columns)
+
+    def rows(self, table: RowTable, place: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Current rows, whatever the inputs are: these columns and those of the key."""
+        names = [*dict.fromkeys([*table.key, *(columns or ())])]
+        current = self.fingerprints().get(place)
+        if current is None:
+            return table.schema.empty_table().select(names)
+        now = snapshot.look(self.storage, table, current)
+        known = self._known(table.folder, now)
+        if lacking := [name for name in names if name not in known]:
+            then, rows = snapshot.read(self.storage, table, current, lacking)
+            if then != now:  # another command wrote meanwhile
+                known, (then, rows) = {}, snapshot.read(self.storage, table, current, names)
+            known = known | {name: rows[name] for name in rows.column_names}
+            self._hold(table.folder, then, known)
+        return pa.table([known[name] for name in names], names=names)
 
     def _table(self, rel: str, schema: pa.Schema) -> pa.Table:
-        if not self.storage.exists(rel):
+        now = self.storage.stamp(rel)
+        if now[0] < 0:
             return schema.empty_table()
-        return tables.from_parquet(self.storage.read_bytes(rel), schema)
+        known = self._known(rel, now)
+        if not known:
+            rows = tables.from_parquet(self.storage.read_bytes(rel), schema)
+            known = {name: rows[name] for name in rows.column_names}
+            self._hold(rel, now, known)
+        return pa.table([known[name] for name in schema.names], schema=schema)
+
+    def _known(self, name: str, state: object) -> dict[str, pa.ChunkedArray]:
+        """The columns of a table that are held, as long as it is what it was."""
+        before, columns = self._held.get(name, (None, {}))
+        return columns if before == state else {}
+
+    def _hold(self, name: str, state: object, columns: dict[str, pa.ChunkedArray]) -> None:
+        self._held.pop(name, None)
+        if sum(column.nbytes for column in columns.values()) <= HELD_BYTES:
+            self._held[name] = (state, columns)
 
 
 def kept(judged: pa.Table) -> pa.Table:
@@ -254,11 +332,10 @@ def kept(judged: pa.Table) -> pa.Table:
     return judged.filter(pc.equal(judged["status"], "kept"))
 
 
-def _unique(rows: pa.Table, id_column: str) -> pa.Table:
-    """The rows sorted by id, the first of each id only."""
-    rows = rows.sort_by(id_column)
-    ids = rows[id_column].combine_chunks()
-    if rows.num_rows < 2:
-        return rows
-    fresh = pc.not_equal(ids[1:], ids[:-1])
-    return rows.filter(pa.concat_arrays([pa.array([True]), fresh]))
+def _filtered(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+    """The rows where the mask holds; no copy where it does everywhere."""
+    return rows if pc.all(mask).as_py() else rows.filter(mask)
+
+
+def _place_of(folder: str) -> str:
+    return folder if "/" in folder else ANALYZE

@@ -1,17 +1,16 @@
 """What a run does about failed items: how many it forgives, and how they are tried again.
 
-In: counts, or the parts of a stage. Out: a verdict, or parts without their failed rows, whose items the
-next planning finds undone. Never: work on an item, or a change to a row that did not fail.
+In: counts, or the place of a stage. Out: a verdict, or the stage's table without its failed rows, whose items
+the next planning finds undone. Never: work on an item, or a change to a row that did not fail.
 """
 
 import re
 from dataclasses import dataclass
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.manifest import tables_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,17 +39,10 @@ class FailureLimit:
         return str(self.count) if self.share is None else f"{100 * self.share:g}%"
 
 
-def forget_failed(corpus: Corpus, folder: str, stage: str, schema: pa.Schema) -> int:
-    """Drops the failed rows from a stage's current parts; the number dropped. Only these items are done
-    again: a part that keeps rows keeps its name. Killed half way, it has forgotten fewer."""
-    dropped = 0
-    for key in corpus.part_keys(folder, stage):
-        path = f"{folder}/{key}.parquet"
-        rows = tables.from_parquet(corpus.storage.read_bytes(path), schema)
-        good = rows.filter(pc.not_equal(rows["status"], "failed"))
-        dropped += rows.num_rows - good.num_rows
-        if good.num_rows == 0 < rows.num_rows:
-            corpus.storage.delete(path)
-        elif good.num_rows < rows.num_rows:
-            corpus.storage.write_bytes(path, tables.to_parquet(good))
-    return dropped
+def forget_failed(corpus: Corpus, place: str) -> int:
+    """Drops the failed rows of a stage; the number dropped. Only these items are done again."""
+    table = tables_of(place)[-1]  # of the analysis, the sources
+    rows = corpus.rows(table, place, ["status"])
+    failed = rows.filter(pc.equal(rows["status"], "failed"))[table.id].combine_chunks()
+    corpus.edit(table.folder, failed)
+    return len(failed)

@@ -7,7 +7,7 @@ here: a column without one means what its name means in the first table that say
 """
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,6 +150,17 @@ EMBEDDINGS = pa.schema(  # embeddings/<embedder>/<key>.parquet: a row a clip (ca
     ]
 )
 
+PRINTS = pa.schema(  # prints/: a row a clip that has a print, copied out of strips/
+    [STRIPS.field("clip_id"), STRIPS.field("print")]
+)
+
+STRIP_PARTS = pa.schema(  # strip_parts/: where a source's filmstrips lie: a row a source and a part
+    [
+        ("source_id", S),
+        ("part", S),  # the key of a part of strips/
+    ]
+)
+
 CAPTIONS = pa.schema(  # captions/<captioner>/<key>.parquet: a row a clip
     [
         ("clip_id", S),
@@ -207,6 +218,14 @@ def to_parquet(table: pa.Table) -> memoryview:
     return _written([table], table.schema)
 
 
+def to_row_groups(table: pa.Table, rows: int) -> memoryview:
+    """The same, this many rows to a row group, of which a reader may want few; the same bytes however the
+    table lies in chunks."""
+    whole = table.combine_chunks()
+    starts = range(0, max(whole.num_rows, 1), rows)
+    return _written((whole.slice(start, rows) for start in starts), whole.schema)
+
+
 def rows_to_parquet(rows: Iterable[Mapping[str, Any]], schema: pa.Schema) -> memoryview:
     """The same from rows, of which few lie in a table at a time: hours of film leave hundreds of MB."""
     rows = list(rows)
@@ -222,9 +241,16 @@ def _written(groups: Iterable[pa.Table], schema: pa.Schema) -> memoryview:
     return sink.getbuffer()
 
 
-def from_parquet(data: bytes | memoryview, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
-    """The table, checked against its schema (column order and types); what ADDED names may be missing."""
-    table = read_parquet(pa.BufferReader(data), columns)
+def from_parquet(
+    data: bytes | memoryview, schema: pa.Schema, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The table, or some of its columns, checked against its schema (column order and types); what ADDED
+    names may be missing."""
+    return fitted(read_parquet(pa.BufferReader(data), columns), schema, columns)
+
+
+def fitted(table: pa.Table, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+    """A table that was read, as its schema has it."""
     wanted = schema if columns is None else pa.schema([schema.field(c) for c in columns])
     for name in ADDED.intersection(wanted.names).difference(table.column_names):
         table = table.append_column(name, pa.nulls(table.num_rows))

@@ -3,30 +3,40 @@
 In: a corpus and source ids (or uris). Out: what is affected, and, unless only that was asked for, a
 corpus without it. The tombstone in takedowns.parquet is written first; from then on every reader leaves
 these sources out and the analysis does not decode them again. Then their rows, frames, captions and
-latents are erased, part by part: killed half way, the same command finishes it. Never decodes, never
-encodes, and never touches the source files themselves or trained checkpoints.
+latents are erased, history included, table by table: killed half way, the same command finishes it. Never
+decodes, never encodes, and never touches the source files themselves or trained checkpoints.
+
+Compacted tables say where rows lie: of each file one column is read, the table strip_parts names the
+filmstrips, the index of a latent set its tars. What was put back behind their backs, from a backup say, is
+found by opening everything, which `open_all` asks for.
 """
 
 import dataclasses
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.corpus import tables
+from pipeline.corpus import folding, snapshot, tables
+from pipeline.corpus.compaction import Edit
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEDOWNS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.ids import source_of, sources_of
+from pipeline.corpus.manifest import ANALYZE, ANALYZED, SOURCES, STRIP_PARTS, tables_of
 from pipeline.corpus.shards import INDEX_NAME, LatentSet, read_tar, write_shard
 from pipeline.errors import StorageError, UsageError
-from pipeline.storage import read_parquet
+from pipeline.storage import Storage, read_parquet
 from pipeline.uris import tar_members
 
 LOG = logging.getLogger(__name__)
-ID_COLUMNS = {"source_id", "clip_id", "status"}
-ANALYZED = ("clips", "strips")  # their parts share keys with those of sources/
 REPORT_PATH = "report/index.html"  # shows frames
+ROWS_PATH = re.compile(  # a file of a row table, of this corpus or of one inside it (an evaluation set's)
+    r"(?P<root>(?:.*/)?)(?P<folder>sources|clips|prints|strip_parts|(?:captions|embeddings)/[^/]+)/"
+    r"(?P<fingerprint>[^/.-]+)[.-][^/]*\.parquet"
+)
+STRIPS_PATH = re.compile(r"(?P<root>(?:.*/)?)strips/(?P<key>[^/]+)\.parquet")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +63,11 @@ def take_down(corpus: Corpus, names: Sequence[str], *, reason: str = "", dry_run
         UsageError: a name is neither a source_id nor a uri of this corpus.
     """
     ids = _source_ids(corpus, names)
-    left = traces(corpus, ids)
+    left = traces(corpus, ids, open_all=not dry_run)
     if dry_run:
         return left
     _bury(corpus, left, reason)
+    corpus.fold_all()
     corpus.sweep_pieces()  # half-done analyses; they can be made again
     for path in left.report:
         corpus.storage.delete(path)
@@ -65,47 +76,75 @@ def take_down(corpus: Corpus, names: Sequence[str], *, reason: str = "", dry_run
         latents.open()
     for path in left.shards:
         _erase_from_tar(corpus, path, ids)
+    _erase_from_row_tables(corpus, left, ids)
     for path in set(left.tables) - {latents.index_path for latents in sets}:
-        _erase_from_table(corpus, path, ids)
+        if not ROWS_PATH.fullmatch(path):
+            _erase_from_table(corpus, path, ids)
     for latents in sets:
         latents.close(latents.part_keys())  # the set can be read again at once
     LOG.info("took down %s: %d clips", ", ".join(left.sources) or "nothing", len(left.clips))
     return left
 
 
-def traces(corpus: Corpus, ids: Sequence[str]) -> Traces:
+def traces(corpus: Corpus, ids: Sequence[str], *, open_all: bool = False) -> Traces:
     """Everything in the corpus folder that is of these sources, history included."""
     wanted = pa.array(sorted(ids), pa.string())
     clips: set[str] = set()
     hit: list[str] = []
-    skip: set[str] = set()  # parts that hold no such source
+    indexed: dict[str, set[str]] = {}  # root of a corpus → keys of parts of strips/ that its tables name
+    bearing: set[tuple[str, str]] = set()  # (root, key) of those with strips of these sources
     for path in _parquet_files(corpus):
-        folder, _, name = path.rpartition("/")
-        if folder in ANALYZED and name in skip:
+        if strip := STRIPS_PATH.fullmatch(path):
+            root, key = strip["root"], strip["key"]
+            if not open_all and key in indexed.get(root, ()) and (root, key) not in bearing:
+                continue
+        rows = _id_columns(corpus.storage, path)
+        if rows is None:
             continue
-        known = set(corpus.storage.column_names(path))
-        if not known & {"source_id", "clip_id"}:
-            continue
-        rows = corpus.storage.read_columns(path, sorted(known & ID_COLUMNS))
         mask = _of(rows, wanted)
+        if file := ROWS_PATH.fullmatch(path):
+            parts, of_ids = _strip_parts(path, file["folder"], rows, mask)
+            indexed.setdefault(file["root"], set()).update(parts)
+            bearing |= {(file["root"], key) for key in of_ids}
         if "clip_id" in rows.column_names:
             clips |= set(rows.filter(mask)["clip_id"].to_pylist())
-        if folder == "sources":
-            skip |= set() if pc.any(mask).as_py() else {name}
+        if file and file["folder"] == SOURCES.folder:
             mask = pc.and_(mask, pc.not_equal(rows["status"], TAKEN_DOWN))
         if pc.any(mask).as_py():
             hit.append(path)
-    sources = corpus.sources()
+    sources = corpus.sources(["source_id", "uri"])
     uris = sources.filter(pc.is_in(sources["source_id"], value_set=wanted))["uri"].to_pylist()
     return Traces(
         sources=tuple(sorted(ids)),
         uris=tuple(uris),
         clips=tuple(sorted(clips)),
         tables=tuple(hit),
-        shards=tuple(_tars_with(corpus, set(ids))),
+        shards=tuple(_tars_with(corpus, set(ids), open_all=open_all)),
         report=(REPORT_PATH,) if hit and corpus.storage.exists(REPORT_PATH) else (),
         copies=tuple(_copies(corpus, clips, set(ids))),
     )
+
+
+def _id_columns(storage: Storage, path: str) -> pa.Table | None:
+    """The columns of a table that say of which sources its rows are; None where none does."""
+    if file := ROWS_PATH.fullmatch(path):
+        (table,) = (t for t in tables_of(_place_of(file["folder"])) if t.folder == file["folder"])
+        also = {SOURCES.folder: ["source_id", "status"], STRIP_PARTS.folder: ["part"]}
+        return storage.read_columns(path, [table.id, *also.get(table.folder, ())])
+    known = {"clip_id"} if STRIPS_PATH.fullmatch(path) else set(storage.column_names(path))
+    names = sorted(known & {"source_id", "clip_id"})
+    return storage.read_columns(path, names) if names else None
+
+
+def _strip_parts(path: str, folder: str, rows: pa.Table, mask: pa.ChunkedArray) -> tuple[set[str], set[str]]:
+    """Which parts of strips/ a table of sources or of strip_parts tells of, and which of them are of the
+    sources of the mask."""
+    if folder == STRIP_PARTS.folder:
+        return set(rows["part"].unique().to_pylist()), set(rows["part"].filter(mask).to_pylist())
+    key = path.rpartition("/")[2].removesuffix(".parquet")
+    if folder != SOURCES.folder or "." in key:
+        return set(), set()
+    return {key}, {key} if pc.any(mask).as_py() else set()
 
 
 def as_dict(left: Traces) -> dict[str, list[str]]:
@@ -126,19 +165,20 @@ def as_lines(left: Traces, *, dry_run: bool) -> list[str]:
 
 
 def _source_ids(corpus: Corpus, names: Sequence[str]) -> list[str]:
-    rows = corpus.sources().select(["source_id", "uri"]).to_pylist()
-    known = {row["source_id"] for row in rows} | set(corpus.takedowns()["source_id"].to_pylist())
-    by_uri = {row["uri"]: row["source_id"] for row in rows}
+    rows, buried = corpus.sources(["source_id", "uri"]), corpus.takedowns()["source_id"]
     ids = set()
     for name in names:
-        source_id = name if name in known else by_uri.get(name)
-        if source_id is None:
+        of_uri = rows["source_id"].filter(pc.equal(rows["uri"], name)).drop_null()
+        if any(pc.any(pc.equal(known, name)).as_py() for known in (rows["source_id"], buried)):
+            ids.add(name)
+        elif len(of_uri):
+            ids.add(of_uri[0].as_py())
+        else:
             raise UsageError(
                 f"no source {name} in {corpus.root}",
                 expected="a source_id or a uri of its sources table",
                 fix="look it up in sources/*.parquet or in a sample's json",
             )
-        ids.add(source_id)
     return sorted(ids)
 
 
@@ -146,29 +186,50 @@ def _bury(corpus: Corpus, left: Traces, reason: str) -> None:
     """Adds the tombstones, one a source; those that are there stay as they are."""
     old = corpus.takedowns().to_pylist()
     uris: dict[str, list[str]] = {source_id: [] for source_id in left.sources}
-    for row in corpus.sources().select(["source_id", "uri"]).to_pylist():
-        uris.get(row["source_id"], []).append(row["uri"])
+    rows = corpus.sources(["source_id", "uri"])
+    for row in rows.filter(pc.is_in(rows["source_id"], value_set=pa.array([*uris], pa.string()))).to_pylist():
+        uris[row["source_id"]].append(row["uri"])
     buried = {row["source_id"] for row in old}
     fresh = [{"source_id": i, "uris": uris[i], "reason": reason} for i in left.sources if i not in buried]
     rows = sorted(old + fresh, key=lambda row: row["source_id"])
     corpus.storage.write_bytes(TAKEDOWNS_PATH, tables.to_parquet(tables.from_rows(rows, tables.TAKEDOWNS)))
 
 
+def _erase_from_row_tables(corpus: Corpus, left: Traces, ids: Sequence[str]) -> None:
+    """Drops the rows of every fingerprint; of sources it keeps them as `taken down`, since their inputs are
+    covered. Parts that no done-marker stands for are of killed tasks, and go."""
+    wanted = pa.array(sorted(ids), pa.string())
+    files = [file for file in map(ROWS_PATH.fullmatch, left.tables) if file]
+    for root, place, prefix in sorted({(f["root"], _place_of(f["folder"]), f["fingerprint"]) for f in files}):
+        storage = Storage(f"{corpus.root}/{root}")
+        edits: dict[str, Edit] = {}
+        for table in tables_of(place):
+            _, rows = snapshot.read(storage, table, prefix, ["source_id"] if table is SOURCES else [])
+            of_ids = rows.filter(_of(rows, wanted))[table.id].combine_chunks()
+            edits[table.folder] = Edit(ids=of_ids, change=_bare if table is SOURCES else None)
+        folding.fold(storage, tables_of(place), prefix, edits)
+    corpus.storage.delete_all(file[0] for file in files if re.fullmatch(r"[^.]*\.parquet", file[0]))
+
+
+def _bare(sources: pa.Table) -> pa.Table:
+    """The rows of sources that were taken down: what they were asked for as, and nothing of what they
+    show."""
+    bare = ("source_key", "source_id", "uri", "size_bytes")
+    rows = [{name: row[name] for name in bare} | {"status": TAKEN_DOWN} for row in sources.to_pylist()]
+    return tables.from_rows(rows, tables.SOURCES)
+
+
+def _place_of(folder: str) -> str:
+    """The stage that makes a table."""
+    return ANALYZE if folder in {table.folder for table in ANALYZED} else folder
+
+
 def _erase_from_table(corpus: Corpus, path: str, ids: Sequence[str]) -> None:
-    """Drops the rows; of sources/ it keeps them as `taken down`, so that their part covers its inputs."""
+    """Drops the rows from a table that is one file."""
     if not corpus.storage.exists(path):  # a part that went with its tar
         return
     rows = read_parquet(pa.BufferReader(corpus.storage.read_bytes(path)))
-    mask = _of(rows, pa.array(sorted(ids), pa.string()))
-    if path.startswith("sources/"):
-        bare = ("source_key", "source_id", "uri", "size_bytes")
-        gone = [{n: row[n] for n in bare} | {"status": TAKEN_DOWN} for row in rows.filter(mask).to_pylist()]
-        kept = rows.filter(pc.invert(mask)).to_pylist()
-        order = {key: place for place, key in enumerate(rows["source_key"].to_pylist())}
-        merged = sorted(kept + gone, key=lambda row: order[row["source_key"]])
-        rows = pa.Table.from_pylist(merged, schema=rows.schema)
-    else:
-        rows = rows.filter(pc.invert(mask))
+    rows = rows.filter(pc.invert(_of(rows, pa.array(sorted(ids), pa.string()))))
     corpus.storage.write_bytes(path, tables.to_parquet(rows))
 
 
@@ -193,23 +254,34 @@ def _erase_from_tar(corpus: Corpus, path: str, ids: Sequence[str]) -> None:
     corpus.storage.write_bytes(part, tables.to_parquet(merged))
 
 
-def _tars_with(corpus: Corpus, ids: set[str]) -> list[str]:
-    """Shards whose members bear one of the ids: a sample's key begins with its source's."""
+def _tars_with(corpus: Corpus, ids: set[str], *, open_all: bool) -> list[str]:
+    """Shards with samples of these sources: by the rows of the set, and of tars that no row names by the
+    names of their members, which begin with their source's."""
     hit = []
     for latents in (LatentSet(corpus.storage, name) for name in corpus.sets("latents")):
-        for path in map(latents.shard_path, latents.shards()):
+        rows = latents.index() if not latents.is_open() else _parts_of(latents)
+        of_ids = pc.is_in(rows["source_id"], value_set=pa.array(sorted(ids), pa.string()))
+        hit += [latents.shard_path(shard) for shard in rows["shard"].filter(of_ids).unique().to_pylist()]
+        known = set() if open_all else set(rows["shard"].unique().to_pylist())
+        for path in (latents.shard_path(shard) for shard in latents.shards() if shard not in known):
             members, problem = tar_members(f"{corpus.root}/{path}")
             if problem:
                 raise StorageError(f"cannot read {corpus.root}/{path}: {problem}")
             if any(source_of(member.name) in ids for member in members):
                 hit.append(path)
-    return hit
+    return sorted(set(hit))
+
+
+def _parts_of(latents: LatentSet) -> pa.Table:
+    """Schema INDEX: the rows of a set that is open."""
+    return pa.concat_tables([tables.INDEX.empty_table(), *map(latents.part, latents.part_keys())])
 
 
 def _parquet_files(corpus: Corpus) -> list[str]:
-    """Every table below the root but the inputs and the tombstones; sources first."""
+    """Every table below the root but the inputs and the tombstones; filmstrips after the tables that name
+    them."""
     paths = set(corpus.storage.find(".parquet")) - {INPUTS_PATH, TAKEDOWNS_PATH}
-    return sorted(paths, key=lambda path: (not path.startswith("sources/"), path))
+    return sorted(paths, key=lambda path: (bool(STRIPS_PATH.fullmatch(path)), path))
 
 
 def _of(rows: pa.Table, ids: pa.Array) -> pa.ChunkedArray:
@@ -221,9 +293,9 @@ def _of(rows: pa.Table, ids: pa.Array) -> pa.ChunkedArray:
 
 def _copies(corpus: Corpus, clips: set[str], ids: set[str]) -> list[str]:
     """Other sources that hold a clip whose duplicate is one of these, either way round."""
-    others: set[str] = set()
-    for row in corpus.judged().filter(pc.is_valid(corpus.judged()["duplicate_of"])).to_pylist():
-        pair = {row["clip_id"], row["duplicate_of"]}
-        if pair & clips:
-            others |= {source_of(clip_id) for clip_id in pair} - ids
-    return sorted(others)
+    ours, others = pa.array(sorted(clips), pa.string()), set[str]()
+    judged = corpus.judged().select(["clip_id", "duplicate_of"])
+    for one, other in (("clip_id", "duplicate_of"), ("duplicate_of", "clip_id")):
+        pairs = judged.filter(pc.and_(pc.is_in(judged[one], value_set=ours), pc.is_valid(judged[other])))
+        others |= {source_of(clip_id) for clip_id in pairs[other].to_pylist()}
+    return sorted(others - ids)

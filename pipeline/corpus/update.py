@@ -1,9 +1,10 @@
 """Bringing a stage of a corpus up to date: the one order in which every stage with parts does it.
 
-In: a stage's place and fingerprint, what plans its open tasks, what makes the stage for them. Out: a summary.
+In: a stage's place and fingerprint, what plans its open tasks, what makes the stage for them. Out: a summary,
+and the rows of the stage compacted (pipeline/corpus/folding.py).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
@@ -18,17 +19,22 @@ def bring_up_to_date(
     place: str,
     current: str,
     *,
-    plan: Callable[[], list[Task]],
-    stage: Callable[[list[Task]], Stage],
+    plan: Callable[[], Sequence[Task]],
+    stage: Callable[[Sequence[Task]], Stage],
     executor: Executor,
     progress: Progress,
     forget: Callable[[], object] | None = None,
 ) -> RunSummary:
-    """Makes `current` the fingerprint of the stage at `place` (parts of another are history from then on),
-    forgets what failed where asked to, plans what is open after that, and runs it. A run that is killed
-    anywhere in between has done less of it, and the next one goes on."""
+    """Makes `current` the fingerprint of the stage at `place` (rows of another are history from then on),
+    folds what an earlier run left in parts, forgets what failed where asked to, plans what is open after
+    that, runs it and folds it. A run that is killed anywhere in between has done less of it, and the next one
+    goes on."""
     corpus.record(config, place, current)
+    corpus.fold(place)
     if forget is not None:
         forget()
     tasks = plan()
-    return run(stage(tasks), tasks, executor, corpus.root, progress)
+    summary = run(stage(tasks), tasks, executor, corpus.root, progress)
+    if tasks:
+        corpus.fold(place)
+    return summary

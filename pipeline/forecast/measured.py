@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.corpus import tables
-from pipeline.engine.runner import Executor, Receipt
+from pipeline.engine.runner import Beat, Executor, Receipt
 from pipeline.engine.stage import Output, Resources, Stage, Task, TaskResult
 from pipeline.storage import Storage, read_parquet
 
@@ -113,7 +113,7 @@ class Measuring:
     def gpus(self) -> float:
         return self._executor.gpus()
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt | Beat]:
         slices = {task.key: _by_kind(task.inputs, self._per_slice) for task in tasks}
         yield from self._executor.execute(MeasuredStage(stage, slices), tasks, root)
         self.measurements = measurements_of(Storage(root), stage, tasks)

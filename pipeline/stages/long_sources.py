@@ -16,11 +16,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import AnalyzeConfig
+from pipeline.config import AnalyzeConfig, StageResources
 from pipeline.corpus.corpus import PIECES_FOLDER, Corpus
 from pipeline.corpus.tables import SourceAnalysis
 from pipeline.engine.runner import Executor, run
-from pipeline.engine.stage import Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.engine.stage import UNSET, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
@@ -47,9 +47,10 @@ class _DecodingStage:
 
     version = 1
 
-    def __init__(self, config: AnalyzeConfig) -> None:
+    def __init__(self, config: AnalyzeConfig, given: StageResources = UNSET) -> None:
         self.config = config
-        self.resources = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
+        wanted = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
+        self.resources = wanted.set_to("analyze", given)
         self._box: Sandbox | None = None
 
     def setup(self) -> None:
@@ -96,6 +97,7 @@ def make_pieces(
     key: str,
     executor: Executor,
     progress: Progress,
+    given: StageResources = UNSET,
 ) -> PiecesOf:
     """Decodes the long sources among the open ones in pieces; the files of each."""
     least = int(config.segment_min_mb * 2**20)
@@ -108,7 +110,7 @@ def make_pieces(
         return {}
     key = fingerprint(key, config.segment_s)
     surveys = [_task(key, "survey of a content", row["source_key"], uri=row["uri"]) for row in large]
-    _run(SurveyStage(config), surveys, corpus, executor, progress, ".txt")
+    _run(SurveyStage(config, given), surveys, corpus, executor, progress, ".txt")
     pieces_of: PiecesOf = {}
     tasks: list[Task] = []
     for row, survey in zip(large, surveys, strict=True):
@@ -123,7 +125,7 @@ def make_pieces(
             paths = tuple(f"{PIECES_FOLDER}/{task.key}.npz" for task in of_source)
             pieces_of[row["source_key"]] = Pieces(source_id=source_id, paths=paths)
             tasks += of_source
-    _run(PieceStage(config), tasks, corpus, executor, progress, ".npz")
+    _run(PieceStage(config, given), tasks, corpus, executor, progress, ".npz")
     return pieces_of
 
 
