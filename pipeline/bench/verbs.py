@@ -49,6 +49,13 @@ def add_verbs(verbs: Verbs) -> None:
     add("--seeds", type=int, default=10)
     add("--seconds", type=float, help="as for plan")
 
+    add = verbs.add("bench peers", bench_peers, "--media clips/ montages/ --cuts cuts.json --json")
+    add("--media", required=True, nargs="+", help="folders of videos; the images are made of them")
+    add("--cuts", help="a cuts.json or truth.jsonl: the true shots of some of them")
+    add("--duplicates", help="a duplicates.json: which of them are copies")
+    add("--cache", help="where environments are made (default: ~/.cache/framemill/peers)")
+    add("--only", default="", metavar="WORD", help="the peers whose name holds it")
+
     add = verbs.add("bench zoo", bench_zoo, "--only tars/ --json")
     add("--only", default="", metavar="WORD", help="the cases whose name (axis/case) holds it")
     add("--seed", type=int, default=0)
@@ -169,6 +176,21 @@ def bench_plan(args: Args) -> int:
         result = bench(args.media, args.seeds, args.seconds, report)
     show(args, result, lines(result))
     return 0 if result["ratio"] >= 0.9 else 1
+
+
+def bench_peers(args: Args) -> int:
+    """Other pipelines on the same files, each in an environment of its own: cost and quality."""
+    from pathlib import Path
+
+    from pipeline.bench.peers import bench_peers as bench
+    from pipeline.bench.peers import lines
+    from pipeline.progress import progress_bar
+
+    cache = Path(args.cache or "~/.cache/framemill/peers").expanduser()
+    with progress_bar("peers", "steps", machine=args.json) as report:
+        result = bench(args.media, args.cuts, args.duplicates, cache, args.only, report)
+    show(args, result, lines(result))
+    return 0
 
 
 def bench_zoo(args: Args) -> int:

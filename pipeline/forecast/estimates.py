@@ -5,17 +5,17 @@ float64 [1 + DRAWS]: the estimate, then the same from samples drawn again (the b
 arrays is arithmetic on estimates, and what belongs together is drawn together: the clips that decide the
 kept ones decide the captioned ones.
 
-A ratio is a sum over a sum: clips a second, kept of clips, seconds of work a million pixels. Three things are
+A ratio is a sum over a sum: clips a second, kept of clips, seconds of work a million pixels. Four things are
 done so that a small sample does not look surer than it is. Deviations are widened by √(n/(n - 1)) and by
 Student's t over the normal quantile, and narrowed by √(1 - n/N) where a good part of all N units is in the
 sample. To the units that a draw may pick a ghost is added, with an average denominator and a random share
 of it (or, of a rate, some events): where the sample has no rejected clip at all, the others still may, and
-a unit of thirty cuts may not be among the few that were drawn. Rates of events are mirrored on a log scale
-(what comes out at half the estimate when drawn again says that the truth may be twice it): few units have
-most of the cuts, and a sample without them is too low more often than another is too high. Over made-up
-footage of five kinds, from even to very uneven, ranges from 10 to 40 of 120 units then hold the truth 85 to
-92 times of a hundred.
-And seconds are drawn with the noise of a machine: the same work at another time takes other seconds.
+a unit of thirty cuts may not be among the few that were drawn. Of rates of events half the draws are mirrored
+on a log scale (what comes out at half the estimate when drawn again says that the truth may be twice it): few
+units have most of the cuts, and a sample without them is too low more often than another is too high. Over
+made-up footage, even and uneven, ranges from 10 to 40 of 120 units then hold the truth 90 to 92 times of a
+hundred; 84 to 87 where one unit in ten has most of the cuts. And seconds are drawn with the noise of a machine:
+the same work at another time takes other seconds.
 """
 
 import math
@@ -32,7 +32,7 @@ Numbers = Sequence[float] | Array
 DRAWS = 1000
 NONE: Array = np.zeros(1 + DRAWS)  # what a sum of estimates starts with
 LOW, HIGH, NORMAL = 0.05, 0.95, 1.6449  # of the 90 % between, and the normal quantile at HIGH
-FARTHEST = 5.0  # times that a draw may be off
+FARTHEST = 3.0  # times that a draw may be off
 # Standard deviation of the log of CPU seconds that one piece of work takes again: 0.05 to 0.1 on a machine of
 # its own, whose clock and caches vary with the load; more where others work beside it.
 NOISE = 0.08
@@ -88,11 +88,11 @@ class Draws:
             top, bottom = top + self._ghosts * luck, bottom + self._ghosts * size
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios = np.where(bottom > 0, top / bottom, tops.sum() / bottoms.sum())
+        spread = ratios[0] + (ratios - ratios[0]) * self._scale
         if ghost == "events" and ratios[0] > 0:
             factors = np.clip(ratios / ratios[0], 1 / FARTHEST, FARTHEST)
-            spread = ratios[0] * factors**-self._scale
-        else:
-            spread = ratios[0] + (ratios - ratios[0]) * self._scale
+            mirrored = ratios[0] * factors**-self._scale
+            spread[::2] = mirrored[::2]
         return np.clip(spread, 0.0, most)
 
 
