@@ -10,13 +10,16 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import captioner.training.verbs
 import pipeline
 import pipeline.bench.verbs
+import pipeline.forecast.verbs
 import pipeline.stages.verbs
 import tokenizer_stage.verbs
 import training.run.verbs
@@ -27,7 +30,7 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
 from pipeline.ending import leave, occupy_closed_streams
 from pipeline.engine.resources import let_waiting_threads_sleep
-from pipeline.engine.runner import Executor, RunSummary, StageStopped
+from pipeline.engine.runner import Executor, LocalExecutor, RunSummary, StageStopped
 from pipeline.progress import Progress
 from pipeline.stages.outcome import NOTES, conclude, nothing_done, say_left_out, say_lost
 
@@ -127,7 +130,7 @@ def encode(args: Args) -> int:
 
 def run(args: Args) -> int:
     """The whole data side: analyze, judge, caption, encode, report."""
-    return _run_stages(args, [_analyze, _judge, _caption, _encode, _report])
+    return _run_stages(args, [_analyze, _judge, _caption_beside_latents, _encode, _report])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +191,44 @@ def _caption(run: _Run) -> list[RunSummary]:
     return [recaption_corpus(run.corpus, run.config, run.executor, report, retry_failed=retry)]
 
 
+def _caption_beside_latents(run: _Run) -> list[RunSummary]:
+    """Captions and latents both need the verdicts and nothing of each other, so both are made at once, each
+    on its own resources, where the executor has workers for two."""
+    from captioner.recaption import recaption_corpus
+    from tokenizer_stage.encode import latents_ahead
+
+    if isinstance(run.executor, LocalExecutor):
+        return _caption(run)
+    retry = run.args.retry_failed
+    latents: list[RunSummary] = []
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        report = run.progress("latents")
+        ahead = latents_ahead(run.corpus, run.config, run.executor, report, retry_failed=retry)
+        with ThreadPoolExecutor(1) as thread:
+            future = thread.submit(ahead)
+            try:
+                yield
+            except BaseException:
+                run.executor.stop()  # signals reach this thread only
+                raise
+            try:
+                latents.append(future.result())
+            except StageStopped as stopped:  # encode, which does what is open, meets the fault or does not
+                latents.append(stopped.summary)
+
+    captioned = recaption_corpus(
+        run.corpus,
+        run.config,
+        run.executor,
+        run.progress("caption"),
+        retry_failed=retry,
+        beside=beside,
+    )
+    return [*latents, captioned]
+
+
 def _encode(run: _Run) -> list[RunSummary]:
     from tokenizer_stage.encode import encode_corpus
 
@@ -210,7 +251,7 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
 
     corpus = Corpus(args.corpus)
     config = _config(args, None if _analyze in stages else corpus.require().config())
-    with corpus.writing(args.verb), progress_table(machine=args.json) as progress:
+    with corpus.writing(args.verb, args.run_id), progress_table(machine=args.json) as progress:
         shared = _Run(
             args=args,
             corpus=corpus,
@@ -247,8 +288,6 @@ def _executor(args: Args) -> Executor:
 
         return RayExecutor(workers=args.workers)
     if args.workers == 1:
-        from pipeline.engine.runner import LocalExecutor
-
         return LocalExecutor()
     from pipeline.engine.pool import PoolExecutor
 
@@ -266,9 +305,18 @@ def report(args: Args) -> int:
     return 0
 
 
+def model_stages() -> Mapping[str, Callable[..., RunSummary]]:
+    """The stages that need models, by their name, in order."""
+    from captioner.recaption import recaption_corpus
+    from tokenizer_stage.encode import encode_corpus
+
+    return {"caption": recaption_corpus, "encode": encode_corpus}
+
+
 def all_verbs() -> Verbs:
     """Every verb of the command line."""
     verbs = Verbs((__doc__ or "").split("\n")[0], pipeline.__version__)
+    pipeline.forecast.verbs.add_verbs(verbs, model_stages)
     for add in (
         pipeline.stages.verbs.add_verbs,
         add_verbs,

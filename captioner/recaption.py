@@ -6,6 +6,7 @@ latents again. Never changes an earlier caption set of another captioner.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -61,7 +62,7 @@ class RecaptionStage:
         rows = tables.from_rows([_row(captioner, *answer) for answer in answers], tables.CAPTIONS)
         originals = task.inputs.select(["source_id", "original"])
         path = f"captions/{captioner.dir_name}/{task.key}.parquet"
-        return part_of(path, _with_originals(rows, originals))
+        return part_of(path, _with_originals(rows, originals), task.inputs)
 
 
 def _row(captioner: Captioner, clip_id: str, answer: Caption | Failure) -> dict[str, Any]:
@@ -96,9 +97,10 @@ def recaption_corpus(
     *,
     retry_failed: bool = False,
     load: Load = load_captioner,
+    beside: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> RunSummary:
     """Captions every kept clip that this captioner, at these settings, has not captioned yet; those that
-    failed again when asked to."""
+    failed again when asked to. `beside` is entered while clips are captioned."""
     captioner = load(config.caption.captioner, config.caption.max_tokens)
     name = captioner.dir_name
     settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
@@ -120,6 +122,7 @@ def recaption_corpus(
         executor=executor,
         progress=progress,
         forget=partial(forget_failed, corpus, place) if retry_failed else None,
+        beside=beside,
     )
     refresh_originals(corpus, name)
     return summary

@@ -25,6 +25,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "pipeline.onepass",
     "pipeline.sandbox",
     "pipeline.stages",
+    "pipeline.forecast",
     "pipeline.bench",
     "captioner",
     "captioner.training",

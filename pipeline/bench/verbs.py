@@ -39,6 +39,16 @@ def add_verbs(verbs: Verbs) -> None:
     add("--runs", type=int, default=500)
     add("--busy", type=int, default=0, help="how many busy loops run beside them")
 
+    add = verbs.add("bench engine", bench_engine, "--json")
+    add("--tasks", type=int, default=40, help="tasks of half a second, a worker")
+    add("--empty", type=int, default=2000, help="tasks that do nothing")
+    add("--executor", choices=["local", "ray"], help="(default: both)")
+
+    add = verbs.add("bench plan", bench_plan, "--media videos/ --seeds 10 --json")
+    add("--media", required=True, nargs="+", help="folders of videos and images, 40 clips or more")
+    add("--seeds", type=int, default=10)
+    add("--seconds", type=float, help="as for plan")
+
     add = verbs.add("bench zoo", bench_zoo, "--only tars/ --json")
     add("--only", default="", metavar="WORD", help="the cases whose name (axis/case) holds it")
     add("--seed", type=int, default=0)
@@ -135,6 +145,30 @@ def bench_exits(args: Args) -> int:
         result = bench(args.runs, args.busy, progress=report)
     show(args, result)
     return 0 if result["ratio"] == 1.0 else 1
+
+
+def bench_engine(args: Args) -> int:
+    """Executors: how busy 1, 2 and 4 workers are kept, empty tasks a second, the driver's CPU a task."""
+    from pipeline.bench.engine import bench_engine as bench
+    from pipeline.progress import progress_bar
+
+    names = [args.executor] if args.executor else ["local", "ray"]
+    with progress_bar("engine", "runs", machine=args.json) as report:
+        result = bench(args.tasks, args.empty, names, report)
+    show(args, result)
+    return 0
+
+
+def bench_plan(args: Args) -> int:
+    """What plans of different samples say, against the run: how many of their ranges hold the truth."""
+    from pipeline.bench.plan import bench_plan as bench
+    from pipeline.bench.plan import lines
+    from pipeline.progress import progress_bar
+
+    with progress_bar("plan", "steps", machine=args.json) as report:
+        result = bench(args.media, args.seeds, args.seconds, report)
+    show(args, result, lines(result))
+    return 0 if result["ratio"] >= 0.9 else 1
 
 
 def bench_zoo(args: Args) -> int:

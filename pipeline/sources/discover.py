@@ -27,6 +27,7 @@ from pipeline.uris import is_folder, stat, stat_each, tar_contents, tar_members
 VIDEO = "3gp apng avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 IMAGE = "avif bmp jpeg jpg png tif tiff webp"
 AUDIO = "aac flac m4a mp3 ogg wav"  # taken in so that they end as `failed: no video stream`
+IMAGE_SUFFIXES = tuple(f".{suffix}" for suffix in IMAGE.split())
 MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{VIDEO} {IMAGE} {AUDIO}".split())
 
 
@@ -195,6 +196,11 @@ def _member_infos(entries: Sequence[Entry]) -> dict[str, FileInfo]:
 
 def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part != ".." for part in name.split("/"))
+
+
+def is_image(uri: str) -> bool:
+    """Whether a file is a picture by its name."""
+    return uri.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _suffix(uri: str) -> str:

@@ -6,13 +6,11 @@ nothing else. They are constants and not what an earlier run's receipts say, bec
 must be the same on every machine and in a run that goes on where another was killed.
 """
 
-import os
-
 import numpy as np
 import pyarrow as pa
 
 from pipeline.engine.tasks import Costs
-from pipeline.sources.discover import IMAGE
+from pipeline.sources.discover import is_image
 
 # Measured on one core over 90 real files of 2 KB to 20 MB (H.264, HEVC, AV1, VP8, MPEG-4; JPEG, PNG): the
 # analysis of a video takes 0.1 to 2 s a MB, of a picture 0.1 to 0.3; of 4,000 JPEGs of 3 KB, 2 ms each.
@@ -27,11 +25,8 @@ STRIP_FRAME_BYTES = 12 << 10  # a JPEG of 256 px
 def source_costs(inputs: pa.Table) -> Costs:
     """What it costs to analyze each row of the inputs table: by its size, and by its name a video or not."""
     sizes = inputs["size_bytes"].to_numpy().astype(np.int64)  # [N]
-    suffixes = tuple(f".{suffix}" for suffix in IMAGE.split())
-    is_image = np.array(
-        [os.fspath(uri).lower().endswith(suffixes) for uri in inputs["uri"].to_pylist()], bool
-    )
-    seconds = np.where(is_image, IMAGE_S + IMAGE_S_A_BYTE * sizes, VIDEO_S + VIDEO_S_A_BYTE * sizes)
+    stills = np.array([is_image(uri) for uri in inputs["uri"].to_pylist()], bool)  # [N]
+    seconds = np.where(stills, IMAGE_S + IMAGE_S_A_BYTE * sizes, VIDEO_S + VIDEO_S_A_BYTE * sizes)
     return Costs(seconds=seconds, nbytes=sizes)
 
 
