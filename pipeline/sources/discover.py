@@ -8,7 +8,6 @@ with the reason. Opens no media: what a file really is, the decoder decides.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -205,4 +204,7 @@ def is_image(uri: str) -> bool:
 
 
 def _suffix(uri: str) -> str:
-    return PurePosixPath(uri).suffix.lower()
+    """As pathlib says it, at a tenth of its time: a run asks it of every file, twice."""
+    name = uri.rstrip("/").rpartition("/")[2]
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""
