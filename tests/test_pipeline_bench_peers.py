@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.bench.peers import PEERS, PROGRAMS, duplicate_groups, environment, make_images, quality
 from pipeline.bench.shots import Truth
-from pipeline.bench.trees import run_measured
+from pipeline.children.trees import run_measured
 from pipeline.errors import FramemillError
 from pipeline.sandbox.sandbox import Sandbox
 

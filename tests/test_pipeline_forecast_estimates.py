@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.bench.plan import figure, held
 from pipeline.engine.stage import Resources
 from pipeline.errors import UsageError
+from pipeline.forecast.comparison import figure, held
 from pipeline.forecast.estimates import DRAWS, NONE, Draws, noise, range_of, student, totals
 from pipeline.forecast.fleet import Fleet, Work, clock_hours
 from pipeline.forecast.headers import Header

@@ -30,7 +30,7 @@ from typing import Any
 from PIL import Image
 
 from pipeline.bench.shots import Score, Truth, read_truth
-from pipeline.bench.trees import Usage, run_measured
+from pipeline.children.trees import Usage, run_measured
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.stage import Failure, guard
 from pipeline.errors import FramemillError, MediaError, UsageError

@@ -168,8 +168,8 @@ def bench_engine(args: Args) -> int:
 
 def bench_plan(args: Args) -> int:
     """What plans of different samples say, against the run: how many of their ranges hold the truth."""
-    from pipeline.bench.plan import bench_plan as bench
-    from pipeline.bench.plan import lines
+    from pipeline.forecast.comparison import bench_plan as bench
+    from pipeline.forecast.comparison import lines
     from pipeline.progress import progress_bar
 
     with progress_bar("plan", "steps", machine=args.json) as report:

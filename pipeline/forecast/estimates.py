@@ -14,8 +14,8 @@ a unit of thirty cuts may not be among the few that were drawn. Of rates of even
 on a log scale (what comes out at half the estimate when drawn again says that the truth may be twice it): few
 units have most of the cuts, and a sample without them is too low more often than another is too high. Over
 made-up footage, even and uneven, ranges from 10 to 40 of 120 units then hold the truth 90 to 92 times of a
-hundred; 84 to 87 where one unit in ten has most of the cuts. And seconds are drawn with the noise of a machine:
-the same work at another time takes other seconds.
+hundred; 84 to 87 where one unit in ten has most of the cuts. And seconds are drawn with the noise of a
+machine: the same work at another time takes other seconds.
 """
 
 import math

@@ -23,6 +23,7 @@ import pyarrow as pa
 from pipeline.config import Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
+from pipeline.engine.tasks import task_numbers
 from pipeline.forecast.estimates import NONE, Array, Draws, Totals, noise, range_of, totals
 from pipeline.forecast.fleet import Fleet, Work, clock_hours
 from pipeline.forecast.headers import read_headers
@@ -32,11 +33,11 @@ from pipeline.forecast.trial import Sample, StageRun, try_out
 from pipeline.onepass.candidates import LOOK_BACK_S
 from pipeline.progress import Progress, silent
 from pipeline.sandbox.sandbox import Sandbox
+from pipeline.stages.costs import source_costs
 
 PROBE_S = 60.0  # a header that takes longer is unreadable
 FOOTAGE_S, FOOTAGE_SHARE = 120.0, 0.2  # how much is analysed when nobody says: the less of the two
 KINDS = ("video", "image")
-PARTS = (tables.SOURCES, tables.CLIPS, tables.STRIPS)  # that a task of the analysis writes
 
 
 def forecast(
@@ -79,24 +80,27 @@ def forecast(
         kind: grown * sum(len(units_of(h, cut=cut)) for h in headers if h.kind == kind) for kind in KINDS
     }
     plan |= {"analysed": len(units), "analysed_s": round(sum(unit.seconds for unit in units), 1)}
-    return plan | _Estimates(sample, of_kind, numbers, config, rng).plan(fleet)
+    parts = 1 + int(task_numbers(source_costs(inputs), config.analyze.sources_per_task)[-1])
+    return plan | _Estimates(sample, of_kind, numbers, parts, config, rng).plan(fleet)
 
 
 class _Estimates:
-    """The sample's ratios carried over to all sources; `numbers`: units of each kind there are in all."""
+    """The sample's ratios carried over to all sources; `numbers`: units of each kind there are in all;
+    `parts`: tasks of the analysis."""
 
     def __init__(
         self,
         sample: Sample,
         of_kind: Mapping[str, Totals],
         numbers: Mapping[str, float],
+        parts: int,
         config: Config,
         rng: np.random.Generator,
     ) -> None:
         self._sample, self._of_kind, self._config, self._rng = sample, of_kind, config, rng
         self._outcomes = {k: [o for o in sample.outcomes if o.unit.header.kind == k] for k in KINDS}
         self._draws = {k: Draws(len(self._outcomes[k]), numbers[k], rng) for k in KINDS}
-        self._numbers = numbers
+        self._numbers, self._parts = numbers, parts
         self._clips = {kind: self._clips_of(kind) for kind in KINDS}
         self._passed = {kind: self._clips[kind] * self._share_passed(kind) for kind in KINDS}
 
@@ -220,16 +224,14 @@ class _Estimates:
         return Work(worker_s=seconds * noise(self._rng), load_s=load_s, resources=tried.resources)
 
     def _table_bytes(self) -> Array:
-        """Filmstrips are nearly all of it; then rows, and what a part has beside its rows."""
+        """Filmstrips are nearly all of it; then rows, and what a part of filmstrips has beside them."""
         strips = NONE
         for kind in KINDS:
             outcomes = self._outcomes[kind]
             rate = self._draws[kind].ratio([o.strip_bytes for o in outcomes], [o.spans for o in outcomes])
             strips = strips + self._clips[kind] * rate
-        sources = sum((self._of_kind[kind].sources for kind in KINDS), NONE)
-        parts = sources / self._config.analyze.sources_per_task
-        empty = sum(len(tables.to_parquet(schema.empty_table())) for schema in PARTS)
-        return strips + sum(self._clips.values(), NONE) * self._sample.row_bytes + parts * empty
+        around = self._parts * len(tables.to_parquet(tables.STRIPS.empty_table()))
+        return strips + sum(self._clips.values(), NONE) * self._sample.row_bytes + around
 
     def _latents(self) -> Array | None:
         bytes_of = {k: [nbytes for kind, nbytes in self._sample.latents if kind == k] for k in KINDS}

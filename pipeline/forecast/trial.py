@@ -220,7 +220,8 @@ def _outcomes(units: Sequence[Unit], corpus: Corpus, clips: pa.Table, judged: pa
 
 
 def _strip_bytes(row: Mapping[str, Any]) -> int:
-    return sum(map(len, row["frames"])) + len(row["print"] or b"")
+    """Prints are kept a second time, apart from the pictures."""
+    return sum(map(len, row["frames"])) + 2 * len(row["print"] or b"")
 
 
 # -- the models -----------------------------------------------------------------------------------
