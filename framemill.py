@@ -32,7 +32,7 @@ from pipeline.engine.beside import beside
 from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, LocalExecutor, RunSummary, StageStopped
 from pipeline.progress import Progress
-from pipeline.stages.outcome import NOTES, conclude, nothing_done, say_left_out, say_lost
+from pipeline.stages.outcome import NOTES, conclude, keep_driven, nothing_done, say_left_out, say_lost
 
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
@@ -254,6 +254,7 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
         try:
             for stage in stages:
                 summaries += stage(shared)
+                keep_driven(corpus, summaries)
                 if stop := nothing_done(summaries[-1]):
                     break
         except StageStopped as stopped:

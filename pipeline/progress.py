@@ -105,7 +105,7 @@ def _log_line(title: str, unit: str, pace: Pace, done: int, total: int, facts: M
         parts.append(f"{rate:.3g}/s")
     if eta_s:
         parts.append(f"eta {clock(eta_s)}")
-    return ", ".join([*parts, *_shown(facts)])
+    return ", ".join([*parts, *said(facts)])
 
 
 def _json_line(title: str, pace: Pace, done: int, total: int, facts: Mapping[str, object]) -> str:
@@ -158,8 +158,9 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _shown(facts: Mapping[str, object]) -> list[str]:
-    """The facts for people, in the order of their names, failures and losses with their reasons."""
+def said(facts: Mapping[str, object]) -> list[str]:
+    """The facts for people, in the order of their names, failures and losses with their reasons; what says
+    nothing (QUIET) left out."""
     return [
         _fact(name, value) + reasons(facts.get(WHY.get(name, "")))
         for name, value in sorted(facts.items())
@@ -185,6 +186,6 @@ def _marked(facts: Mapping[str, object]) -> list[str]:
     from rich.markup import escape
 
     bad = tuple(f"{name} " for name in WHY)
-    red = [fact.startswith(bad) and fact != "failed 0" for fact in _shown(facts)]
-    facts_of = map(escape, _shown(facts))
+    red = [fact.startswith(bad) and fact != "failed 0" for fact in said(facts)]
+    facts_of = map(escape, said(facts))
     return [f"[red]{fact}[/red]" if is_red else fact for fact, is_red in zip(facts_of, red, strict=True)]

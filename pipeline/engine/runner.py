@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -76,13 +76,17 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """`counts` are the stage's own (ok, failed, …) summed over tasks; `lost` are tasks without a part."""
+    """`counts` are the stage's own (ok, failed, …) summed over tasks; `lost` are tasks without a part,
+    `retried` those begun more than once; `nodes` took part. `failures`: failed items by class of reason."""
 
     stage: str
     tasks: int
     lost: tuple[Receipt, ...]
     counts: dict[str, int]
     seconds: float
+    retried: int = 0
+    nodes: tuple[str, ...] = ()
+    failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -223,12 +227,21 @@ def run(
     lost = tuple(receipt for receipt in all_receipts if receipt.error)
     for receipt in lost:
         LOG.info("%s: task %s is lost: %s", stage.name, receipt.key, receipt.error)
-    counts = _counts(all_receipts)
+    counts = _summed(receipt.counts for receipt in all_receipts)
     if len(lost) > facts[LOST]:  # those without a receipt or a part, too
         progress(len(tasks), len(tasks), counts | {LOST: len(lost)})
     seconds = time.monotonic() - started
     LOG.info("%s: done in %.1f s, %s", stage.name, seconds, counts)
-    summary = RunSummary(stage=stage.name, tasks=len(tasks), lost=lost, counts=counts, seconds=seconds)
+    summary = RunSummary(
+        stage=stage.name,
+        tasks=len(tasks),
+        lost=lost,
+        counts=counts,
+        seconds=seconds,
+        retried=facts[RETRIED],
+        nodes=tuple(sorted(nodes - {""})),
+        failures=_summed(receipt.failures for receipt in all_receipts),
+    )
     if stopped:
         raise StageStopped(
             f"the stage {stage.name} was stopped: {FAULTS_IN_A_ROW} tasks in a row were lost to faults that "
@@ -250,12 +263,11 @@ def _spread(nodes: Set[str]) -> dict[str, object]:
     return {NODES: len(nodes - {""})} if len(nodes - {""}) > 1 else {}
 
 
-def _counts(receipts: Sequence[Receipt]) -> dict[str, int]:
-    """The stage's own counts, summed."""
-    counts: Counter[str] = Counter()
-    for receipt in receipts:
-        counts.update(receipt.counts)
-    return dict(counts)
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for of_task in counts:
+        total.update(of_task)
+    return dict(total)
 
 
 def _with_parts(receipts: Mapping[str, Receipt], root: str) -> dict[str, Receipt]:

@@ -9,6 +9,7 @@ an error of their own. A run whose receipts cannot be written goes on.
 
 import json
 import logging
+import socket
 import threading
 import time
 from collections import Counter
@@ -92,7 +93,6 @@ class ReceiptLog:
         self._storage, self._every_s = storage, every_s
         self._input_bytes = {task.key: _input_bytes(task) for task in tasks}
         self._started_s = time.time()
-        need = stage.resources
         sizes = [size for size in self._input_bytes.values() if size is not None]
         self._about: dict[str, Any] = {
             "run": run_id,
@@ -100,7 +100,7 @@ class ReceiptLog:
             "started_s": self._started_s,
             "tasks": len(tasks),
             "input_bytes": sum(sizes) if sizes else None,
-            "resources": {"cpus": need.cpus, "gpus": need.gpus, "memory_gb": need.memory_gb},
+            "resources": _as_dict(stage.resources),
         }
         self._path = f"{FOLDER}/{file_name(self._started_s, run_id, stage.name)}"
         self._lock, self._over = threading.Lock(), threading.Event()
@@ -163,10 +163,7 @@ class ReceiptLog:
             self._flush()
             table = self._written
         about = {**self._about, "updated_s": time.time(), "outcome": outcome}
-        try:
-            self._storage.write_bytes(self._path, to_parquet(table, about))
-        except (StorageError, OSError) as error:
-            LOG.warning("receipts of %s cannot be written: %s", self._about["stage"], error)
+        _commit(self._storage, self._path, table, about)
 
     def _flush(self) -> None:
         rows = [_row(receipt, self._input_bytes.get(receipt.key)) for receipt in self._pending]
@@ -188,6 +185,42 @@ def run_recorded(
     with ReceiptLog(storage, run_id, stage, tasks) as log:
         summary = run(stage, tasks, executor, storage.root, log.watching(progress), log.add)
         return log.correct(summary)
+
+
+def keep_receipt(storage: Storage, run_id: str, summary: RunSummary) -> None:
+    """Keeps one receipt of a stage that this process has just done itself, without workers."""
+    now_s = time.time()
+    started_s = now_s - summary.seconds
+    receipt = Receipt(
+        key=summary.stage,
+        seconds=summary.seconds,
+        counts=summary.counts,
+        node=socket.gethostname(),
+        started_s=started_s,
+    )
+    about = {
+        "run": run_id,
+        "stage": summary.stage,
+        "started_s": started_s,
+        "updated_s": now_s,
+        "outcome": DONE,
+        "tasks": 1,
+        "input_bytes": None,
+        "resources": _as_dict(Resources()),
+    }
+    rows = pa.Table.from_pylist([_row(receipt, None)], schema=RECEIPTS)
+    _commit(storage, f"{FOLDER}/{file_name(started_s, run_id, summary.stage)}", rows, about)
+
+
+def _commit(storage: Storage, path: str, receipts: pa.Table, about: Mapping[str, Any]) -> None:
+    try:
+        storage.write_bytes(path, to_parquet(receipts, about))
+    except (StorageError, OSError) as error:
+        LOG.warning("receipts of %s cannot be written: %s", about["stage"], error)
+
+
+def _as_dict(need: Resources) -> dict[str, float]:
+    return {"cpus": need.cpus, "gpus": need.gpus, "memory_gb": need.memory_gb}
 
 
 def file_name(started_s: float, run_id: str, stage: str) -> str:

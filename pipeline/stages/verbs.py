@@ -35,6 +35,7 @@ def add_verbs(verbs: Verbs) -> None:
     add("corpus")
     add("--serve", type=address, metavar="[HOST:]PORT", help="answer GET /metrics until Ctrl-C")
     add("--textfile", metavar="FILE.prom", help="write them there, for node_exporter's textfile collector")
+    verbs.add("cost", cost, "corpus --set prices.cpu_hour=0.04", settings=True)("corpus")
     add = verbs.add("takedown", takedown, "corpus 0123456789abcdef --dry-run", resumes=True)
     add("corpus")
     add("source", nargs="+", help="a source_id, or a uri of the sources table")
@@ -135,6 +136,27 @@ def metrics(args: Args) -> int:
             for name, of_name in families.items()
         }
         show(args, rows, exposition(families).splitlines())
+    return 0
+
+
+def cost(args: Args) -> int:
+    """Say what each stage has taken, in seconds and (with prices) in money an hour of kept footage, and what
+    a further node would bring."""
+    import pyarrow.compute as pc
+
+    from pipeline.config import load_config
+    from pipeline.operation.cost import cost as figures
+    from pipeline.operation.cost import cost_lines
+    from pipeline.operation.receipts import Receipts
+
+    corpus = Corpus(args.corpus).require()
+    result = figures(
+        Receipts(corpus.storage).read(),
+        kept_s=pc.sum(corpus.kept()["duration_s"]).as_py() or 0.0,
+        stored_bytes=sum(file.size_bytes for file in corpus.storage.walk()),
+        prices=load_config(args.config, args.set).prices,
+    )
+    show(args, result, cost_lines(result))
     return 0
 
 
