@@ -19,8 +19,9 @@ from pipeline.sources.content import is_of_the_file, sizes_bytes
 def keep_what_is_not_analyzed(corpus: Corpus, latents: LatentSet) -> None:
     """Latents may leave the set because their sources did, or were judged otherwise; while inputs are open
     whose analysis was lost, a source without a row may be one of those, and nothing says that it left."""
-    inputs, sources = corpus.inputs()["source_key"], corpus.sources()
-    unanalyzed = len(inputs) - pc.sum(pc.is_in(inputs, value_set=sources["source_key"])).as_py() or 0
+    inputs, sources = corpus.inputs()["source_key"], corpus.sources(["source_key", "source_id"])
+    known = pc.sum(pc.is_in(inputs, value_set=sources["source_key"])).as_py() or 0
+    unanalyzed = len(inputs) - known
     if not unanalyzed:
         return
     stored = [latents.part(key)["source_id"] for key in latents.part_keys()]
