@@ -1,7 +1,7 @@
 """A stage that runs on a thread of its own while this one runs another.
 
-In: an executor that both use, and the work. Out: the summary of the work, when both have ended. Never: a stage
-that outlives this thread's.
+In: an executor that both use, and the work. Out: the summary of the work, when both have ended. Never: a
+stage that outlives this thread's.
 """
 
 from collections.abc import Callable, Iterator
