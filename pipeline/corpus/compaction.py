@@ -9,7 +9,7 @@ files when they are large. Never: a deletion, a commit.
 """
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +23,7 @@ from pipeline.corpus.manifest import MOST_RANGES, FoldedFile, Manifest, RowTable
 from pipeline.storage import Storage, sha256_hex
 
 RUN_BYTES = 128 * 2**20  # of rows in memory, before they are sorted into a run on disk
+BATCH_BYTES = 2**20  # of a run on disk that are read at once
 COUNT_RANGES = 64  # at least so many ranges are counted one by one, so that few ids lie in memory at a time
 
 
@@ -67,13 +68,43 @@ def _increasing(columns: list[pa.Array]) -> bool:
     return len(columns) == 1 and bool(pc.all(pc.less_equal(columns[0][:-1], columns[0][1:])).as_py())
 
 
+class _RunOnDisk:
+    """Sorted rows in a temporary file, of which few are read at a time. Read, not mapped: mapped pages would
+    count as this process's memory."""
+
+    def __init__(self, path: Path, rows: pa.Table, key: Sequence[str]) -> None:
+        self._path, self._batch_rows = path, max(1, rows.num_rows * BATCH_BYTES // max(1, rows.nbytes))
+        self._key = [rows.schema.get_field_index(name) for name in key]
+        with pa.ipc.new_file(str(path), rows.schema) as stream:
+            stream.write_table(rows, max_chunksize=self._batch_rows)
+
+    def rows(self, begin: int, end: int, *, of_key: bool) -> pa.Table:
+        """Rows `begin` to `end`, with the columns of the key alone or all."""
+        options = pa.ipc.IpcReadOptions(included_fields=self._key if of_key else None)
+        first = begin // self._batch_rows
+        with pa.OSFile(str(self._path)) as file:
+            stream = pa.ipc.open_file(file, options=options)
+            batches = [stream.get_batch(n) for n in range(first, -(-end // self._batch_rows))]
+        return pa.Table.from_batches(batches).slice(begin - first * self._batch_rows, end - begin)
+
+
+class _RunInMemory:
+    """The last rows that came in, which do not ask for a file."""
+
+    def __init__(self, rows: pa.Table, key: Sequence[str]) -> None:
+        self._rows, self._key = rows, list(key)
+
+    def rows(self, begin: int, end: int, *, of_key: bool) -> pa.Table:
+        return (self._rows.select(self._key) if of_key else self._rows).slice(begin, end - begin)
+
+
 class Runs:
     """Rows that are not compacted yet, in sorted runs. Close it: runs may lie in temporary files."""
 
     def __init__(self, table: RowTable, parts: Iterable[pa.Table], run_bytes: int = RUN_BYTES) -> None:
         self._table, self._stack = table, ExitStack()
         self._folder = ""
-        self.runs: list[pa.Table] = []
+        self._runs: list[_RunOnDisk | _RunInMemory] = []
         self._places: list[np.ndarray] = []  # of each run's rows among MOST_RANGES
         rows: list[pa.Table] = []
         held_bytes = 0
@@ -89,31 +120,28 @@ class Runs:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.runs = []
         self._stack.close()
 
     def _add(self, rows: list[pa.Table], *, spill: bool) -> None:
         if not sum(part.num_rows for part in rows):
             return
         run = unique_sorted(pa.concat_tables(rows).combine_chunks(), self._table.key)
-        if spill:
-            self._folder = self._folder or self._stack.enter_context(
-                tempfile.TemporaryDirectory(prefix="framemill-fold-")
-            )
-            path = Path(self._folder) / f"{len(self.runs)}.arrow"
-            with pa.ipc.new_file(str(path), run.schema) as stream:
-                stream.write_table(run)
-            run = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-        self.runs.append(run)
-        self._places.append(places(run[self._table.id], MOST_RANGES))
+        self._places.append(places(run[self._table.id], MOST_RANGES).astype(np.int32))
+        if not spill:
+            self._runs.append(_RunInMemory(run, self._table.key))
+            return
+        self._folder = self._folder or self._stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="framemill-fold-")
+        )
+        self._runs.append(_RunOnDisk(Path(self._folder) / f"{len(self._runs)}.arrow", run, self._table.key))
 
-    def within(self, place: int, ranges: int) -> list[pa.Table]:
-        """The rows of one range, of each run in turn."""
+    def within(self, place: int, ranges: int, *, of_key: bool = False) -> list[pa.Table]:
+        """The rows of one range, of each run in turn; the columns of the key alone or all."""
         width = MOST_RANGES // ranges
-        edges = [np.searchsorted(p, [place * width, (place + 1) * width]) for p in self._places]
+        edges = [np.searchsorted(p, [place * width, (place + 1) * width]).tolist() for p in self._places]
         return [
-            run.slice(begin, end - begin)
-            for run, (begin, end) in zip(self.runs, edges, strict=True)
+            run.rows(begin, end, of_key=of_key)
+            for run, (begin, end) in zip(self._runs, edges, strict=True)
             if begin < end
         ]
 
@@ -178,7 +206,7 @@ class _Compaction:
         for fine in range(place * each, (place + 1) * each):
             of_ranges = [self._table.schema.empty_table().select(keys)]
             of_ranges += [] if known is None else _within(known, self._table, fine, ranges)
-            of_ranges += [run.select(keys) for run in self._runs.within(fine, ranges)]
+            of_ranges += self._runs.within(fine, ranges, of_key=True)
             of_range = unique_sorted(pa.concat_tables(of_ranges), self._table.key)
             rows += of_range.num_rows
             if self._edit is not None and self._edit.change is None:

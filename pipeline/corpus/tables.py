@@ -48,7 +48,7 @@ TAKEDOWNS = pa.schema(  # takedowns.parquet: sources that must not come back; ne
     ]
 )
 
-SOURCES = pa.schema(  # sources/<key>.parquet: a row an input file, failures included
+SOURCES = pa.schema(  # sources/: a row an input file, failures included
     [
         ("source_key", S),  # that of the inputs table
         ("source_id", S),  # first 16 hex of the content's sha256
@@ -76,7 +76,7 @@ SIGNALS = pa.struct(  # units and ranges: pipeline/signals/measure.py; null = no
     [(name, F32) for name in rule_grammar.SIGNALS]
 )
 
-CLIPS = pa.schema(  # clips/<key>.parquet: a row a shot, also one too short or too bad to keep
+CLIPS = pa.schema(  # clips/: a row a shot, also one too short or too bad to keep
     [
         ("clip_id", S),  # <source_id>-<start_ms>-<end_ms>
         ("source_id", S),  # the file that it is a span of
@@ -140,7 +140,7 @@ CONTAMINATED = pa.schema(  # contaminated.parquet: a row a clip and what it show
     ]
 )
 
-EMBEDDINGS = pa.schema(  # embeddings/<embedder>/<key>.parquet: a row a clip (captioner/embed.py)
+EMBEDDINGS = pa.schema(  # embeddings/<embedder>/: a row a clip (captioner/embed.py)
     [
         ("clip_id", S),
         ("vector", pa.list_(F32)),  # unit length
@@ -161,7 +161,7 @@ STRIP_PARTS = pa.schema(  # strip_parts/: where a source's filmstrips lie: a row
     ]
 )
 
-CAPTIONS = pa.schema(  # captions/<captioner>/<key>.parquet: a row a clip
+CAPTIONS = pa.schema(  # captions/<captioner>/: a row a clip
     [
         ("clip_id", S),
         ("short", S),  # one sentence
