@@ -22,7 +22,16 @@ from pipeline.corpus import folding, snapshot, tables
 from pipeline.corpus.compaction import Edit, read_file, unique_sorted
 from pipeline.corpus.ids import sources_of
 from pipeline.corpus.lease import Lease, held
-from pipeline.corpus.manifest import ANALYZE, CLIPS, PRINTS, SOURCES, STRIP_PARTS, RowTable, tables_of
+from pipeline.corpus.manifest import (
+    ANALYZE,
+    CLIPS,
+    PRINTS,
+    SOURCES,
+    STRIP_PARTS,
+    RowTable,
+    place_of,
+    tables_of,
+)
 from pipeline.errors import FormatError, UsageError
 from pipeline.settings import build, fingerprint, to_toml
 from pipeline.storage import Storage
@@ -140,7 +149,7 @@ class Corpus:
         """Makes of the current rows with these ids what `change` makes of them, or erases them. Only files
         that hold one of them are written again."""
         if len(ids):
-            self.fold(_place_of(folder), {folder: Edit(ids=ids, change=change)})
+            self.fold(place_of(folder), {folder: Edit(ids=ids, change=change)})
 
     # -- tables -----------------------------------------------------------------------------------
 
@@ -339,7 +348,3 @@ def kept(judged: pa.Table) -> pa.Table:
 def _filtered(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
     """The rows where the mask holds; no copy where it does everywhere."""
     return rows if pc.all(mask).as_py() else rows.filter(mask)
-
-
-def _place_of(folder: str) -> str:
-    return folder if "/" in folder else ANALYZE

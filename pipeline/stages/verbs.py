@@ -7,6 +7,7 @@ from typing import Any
 
 from pipeline.command import Args, Verbs, show
 from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.garbage import compact
 from pipeline.operation.serve import address
 
 LIVE_S, LOG_S = 2.0, 30.0  # between two looks at a run: on a terminal, in a log
@@ -40,6 +41,9 @@ def add_verbs(verbs: Verbs) -> None:
     add("source", nargs="+", help="a source_id, or a uri of the sources table")
     add("--reason", default="", help="why, for takedowns.parquet")
     add("--dry-run", action="store_true", help="list what is affected and change nothing")
+    add = verbs.add("compact", compact, "corpus --dry-run", resumes=True)
+    add("corpus")
+    add("--dry-run", action="store_true", help="say what would be deleted, and change nothing")
 
 
 def toyworld(args: Args) -> int:
