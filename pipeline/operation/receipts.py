@@ -33,6 +33,7 @@ from pipeline.storage import Storage, read_parquet
 LOG = logging.getLogger(__name__)
 FOLDER = "receipts"
 EVERY_S = 30.0  # between two writes of a running stage
+KEPT_RUNS = 1000  # when `framemill compact` deletes old ones
 BUSIEST = 0.05  # and so long that writing takes no more than this share of the time
 RUNNING, DONE, STOPPED, INTERRUPTED, FAILED = "running", "done", "stopped", "interrupted", "failed"
 ABOUT = b"framemill"  # the key of what a file says of its stage, in its Parquet metadata
@@ -269,15 +270,12 @@ class Receipts:
             return None
 
 
-def forget_receipts(storage: Storage, keep_runs: int) -> int:
-    """Deletes the receipts of all but the newest `keep_runs` runs; the number of files deleted. Metrics and
-    costs count from the oldest that is left."""
+def old_receipts(storage: Storage, keep_runs: int = KEPT_RUNS) -> list[str]:
+    """Paths of the receipts of all but the newest runs. Without them metrics and costs count from the oldest
+    that is left."""
     names = storage.list(FOLDER, ".parquet")
     runs = list(dict.fromkeys(_run_of(name) for name in reversed(names)))
-    old = [name for name in names if _run_of(name) in runs[keep_runs:]]
-    for name in old:
-        storage.delete(f"{FOLDER}/{name}")
-    return len(old)
+    return [f"{FOLDER}/{name}" for name in names if _run_of(name) in runs[keep_runs:]]
 
 
 def _outcome(error: BaseException | None) -> str:
