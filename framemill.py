@@ -10,13 +10,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import captioner.training.verbs
 import pipeline
 import pipeline.bench.verbs
+import pipeline.forecast.verbs
 import pipeline.stages.verbs
 import tokenizer_stage.verbs
 import training.run.verbs
@@ -26,10 +28,11 @@ from pipeline.config import Config, load_config
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
 from pipeline.ending import leave, occupy_closed_streams
+from pipeline.engine.beside import beside
 from pipeline.engine.resources import let_waiting_threads_sleep
-from pipeline.engine.runner import Executor, RunSummary, StageStopped
+from pipeline.engine.runner import Executor, LocalExecutor, RunSummary, StageStopped
 from pipeline.progress import Progress
-from pipeline.stages.outcome import NOTES, conclude, nothing_done, say_left_out, say_lost
+from pipeline.stages.outcome import NOTES, conclude, keep_driven, nothing_done, say_left_out, say_lost
 
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
@@ -127,7 +130,7 @@ def encode(args: Args) -> int:
 
 def run(args: Args) -> int:
     """The whole data side: analyze, judge, caption, encode, report."""
-    return _run_stages(args, [_analyze, _judge, _caption, _encode, _report])
+    return _run_stages(args, [_analyze, _judge, _caption_beside_latents, _encode, _report])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +191,33 @@ def _caption(run: _Run) -> list[RunSummary]:
     return [recaption_corpus(run.corpus, run.config, run.executor, report, retry_failed=retry)]
 
 
+def _caption_beside_latents(run: _Run) -> list[RunSummary]:
+    """Captions and latents both need the verdicts and nothing of each other, so both are made at once, each
+    on its own resources, where the executor has workers for two."""
+    from captioner.recaption import recaption_corpus
+    from tokenizer_stage.encode import latents_ahead
+
+    if isinstance(run.executor, LocalExecutor):
+        return _caption(run)
+    retry = run.args.retry_failed
+    latents: list[RunSummary] = []
+
+    def made_beside() -> AbstractContextManager[None]:
+        report = run.progress("latents")
+        work = latents_ahead(run.corpus, run.config, run.executor, report, retry_failed=retry)
+        return beside(run.executor, work, latents)
+
+    captioned = recaption_corpus(
+        run.corpus,
+        run.config,
+        run.executor,
+        run.progress("caption"),
+        retry_failed=retry,
+        beside=made_beside,
+    )
+    return [*latents, captioned]
+
+
 def _encode(run: _Run) -> list[RunSummary]:
     from tokenizer_stage.encode import encode_corpus
 
@@ -210,7 +240,7 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
 
     corpus = Corpus(args.corpus)
     config = _config(args, None if _analyze in stages else corpus.require().config())
-    with corpus.writing(args.verb), progress_table(machine=args.json) as progress:
+    with corpus.writing(args.verb, args.run_id), progress_table(machine=args.json) as progress:
         shared = _Run(
             args=args,
             corpus=corpus,
@@ -224,6 +254,7 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
         try:
             for stage in stages:
                 summaries += stage(shared)
+                keep_driven(corpus, summaries)
                 if stop := nothing_done(summaries[-1]):
                     break
         except StageStopped as stopped:
@@ -247,8 +278,6 @@ def _executor(args: Args) -> Executor:
 
         return RayExecutor(workers=args.workers)
     if args.workers == 1:
-        from pipeline.engine.runner import LocalExecutor
-
         return LocalExecutor()
     from pipeline.engine.pool import PoolExecutor
 
@@ -266,9 +295,18 @@ def report(args: Args) -> int:
     return 0
 
 
+def model_stages() -> Mapping[str, Callable[..., RunSummary]]:
+    """The stages that need models, by their name, in order."""
+    from captioner.recaption import recaption_corpus
+    from tokenizer_stage.encode import encode_corpus
+
+    return {"caption": recaption_corpus, "encode": encode_corpus}
+
+
 def all_verbs() -> Verbs:
     """Every verb of the command line."""
     verbs = Verbs((__doc__ or "").split("\n")[0], pipeline.__version__)
+    pipeline.forecast.verbs.add_verbs(verbs, model_stages)
     for add in (
         pipeline.stages.verbs.add_verbs,
         add_verbs,

@@ -36,6 +36,7 @@ from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult, guard
+from pipeline.engine.task_list import TaskList
 from pipeline.errors import ModelError
 from pipeline.progress import Progress
 from pipeline.settings import fingerprint
@@ -138,7 +139,7 @@ class EmbedStage:
             Corpus(self._root), task, lambda strips: [guard(partial(embed, strip)) for strip in strips]
         )
         rows = tables.from_rows([self._row(*answer) for answer in answers], tables.EMBEDDINGS)
-        return part_of(f"embeddings/{self._embedder.dir_name}/{task.key}.parquet", rows)
+        return part_of(f"embeddings/{self._embedder.dir_name}/{task.key}.parquet", rows, task.inputs)
 
     def _row(self, clip_id: str, vector: np.ndarray | Failure) -> dict[str, Any]:
         if isinstance(vector, Failure):
@@ -157,9 +158,10 @@ def embed_corpus(
     head = config.judge.aesthetic_head and _sha256(config.judge.aesthetic_head)
     current = fingerprint(VERSION, embedder.weights_sha256, head, corpus.fingerprints().get("analyze"))
 
-    def plan() -> list[Task]:
-        done = set(corpus.embeddings(embedder.dir_name)["clip_id"].to_pylist())
-        return strip_tasks(corpus, _measured, done, current, CLIPS_PER_TASK)
+    def plan() -> TaskList:
+        done = corpus.embeddings(embedder.dir_name, ["clip_id"])["clip_id"]
+        clips = _measured(corpus.clips([*SPAN_COLUMNS, "status"]))
+        return strip_tasks(corpus, clips, done, current, CLIPS_PER_TASK)
 
     summary = bring_up_to_date(
         corpus,
@@ -167,7 +169,9 @@ def embed_corpus(
         place,
         current,
         plan=plan,
-        stage=lambda tasks: EmbedStage(corpus.root, config.judge, embedder.resources),
+        stage=lambda tasks: EmbedStage(
+            corpus.root, config.judge, embedder.resources.set_to("embed", config.resources.embed)
+        ),
         executor=executor,
         progress=progress,
         forget=partial(forget_failed, corpus, place) if retry_failed else None,

@@ -7,12 +7,11 @@ padded with mid-grey), and an answer for each clip of a task. Never decodes vide
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -20,8 +19,13 @@ from pipeline.config import AnalyzeConfig
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.stage import KILLED, Failure, Output, Task, TaskResult
-from pipeline.engine.tasks import plan_tasks
+from pipeline.engine.task_list import TaskList
+from pipeline.engine.tasks import part_key
 from pipeline.errors import MediaError
+from pipeline.operation.reasons import failures_of
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
@@ -42,8 +46,10 @@ class Filmstrip:
     frames: tuple[bytes, ...]
 
 
-def strip_pixels(strip: Filmstrip, image_px: int, max_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
+def strip_pixels(strip: Filmstrip, image_px: int, max_frames: int) -> "tuple[torch.Tensor, torch.Tensor]":
     """uint8 [T, 3, S, S] and times float32 [T] of at most `max_frames` frames, evenly chosen."""
+    import torch  # here: planning goes through this module and needs none
+
     if not strip.frames:
         raise MediaError(f"clip {strip.clip_id} has no filmstrip frames")
     count = min(len(strip.frames), max_frames)
@@ -82,19 +88,34 @@ MISSING = Failure(reason="the corpus holds no filmstrip of this clip; run framem
 
 def strip_tasks(
     corpus: Corpus,
-    choose: Callable[[pa.Table], pa.Table],
-    done: set[str],
+    clips: pa.Table,
+    done: pa.ChunkedArray,
     stage_fingerprint: str,
     per_task: int,
-) -> list[Task]:
-    """Tasks for the clips not done yet, each within one analyze part, so that it reads the filmstrips of that
-    part only. `choose` gives of a part's clips the rows to work on, with SPAN_COLUMNS and others at will."""
-    tasks: list[Task] = []
-    for part, clips in corpus.clips_by_part():
-        rows = choose(clips)
-        rows = rows.append_column("part", pa.array([part] * rows.num_rows, pa.string()))
-        tasks += plan_tasks(rows, "clip_id", done, stage_fingerprint, per_task)
-    return tasks
+) -> TaskList:
+    """Tasks for the clips whose ids are not `done` yet, each within one analyze part, so that it reads the
+    filmstrips of that part only. `clips` are the rows to work on, sorted by clip_id, with SPAN_COLUMNS and
+    others at will. A clip without a filmstrip is among them, in no part."""
+    todo = clips.filter(pc.invert(pc.is_in(clips["clip_id"], value_set=done)))
+    if not todo.num_rows:
+        return TaskList([], todo.slice)
+    todo = todo.append_column("part", corpus.strip_parts(todo["clip_id"]))
+    todo = todo.sort_by([("part", "ascending"), ("clip_id", "ascending")]).combine_chunks()
+    starts = _task_starts(todo["part"].combine_chunks(), per_task)
+    ends = [*starts[1:], todo.num_rows]
+    ids = todo["clip_id"].to_pylist()
+    keys = [part_key(stage_fingerprint, ids[a:b]) for a, b in zip(starts, ends, strict=True)]
+    return TaskList(keys, lambda number: todo.slice(starts[number], ends[number] - starts[number]))
+
+
+def _task_starts(parts: pa.Array, per_task: int) -> list[int]:
+    """Where tasks begin in rows sorted by part: with every part, and every `per_task` rows within it."""
+    lengths = pc.run_end_encode(parts).run_ends.to_numpy()
+    return [
+        start
+        for first, end in zip([0, *lengths[:-1].tolist()], lengths.tolist(), strict=True)
+        for start in range(first, end, per_task)
+    ]
 
 
 def read_strips(corpus: Corpus, clips: pa.Table) -> dict[str, Filmstrip]:
@@ -127,10 +148,14 @@ def answers_of(
     return [(clip_id, answers.get(clip_id, MISSING)) for clip_id in task.inputs["clip_id"].to_pylist()]
 
 
-def part_of(path: str, rows: pa.Table) -> TaskResult:
-    """One part with a row a clip, of which those `failed` are counted apart."""
-    failed = sum(status == "failed" for status in rows["status"].to_pylist())
+def part_of(path: str, rows: pa.Table, clips: pa.Table) -> TaskResult:
+    """One part with a row a clip, of which those `failed` are counted apart. `clips` (SPAN_COLUMNS) are those
+    of the task."""
+    failed = rows.filter(pc.equal(rows["status"], "failed"))
+    footage_s = pc.sum(pc.subtract(clips["end_s"], clips["start_s"])).as_py()
     return TaskResult(
         outputs=(Output(path=path, data=tables.to_parquet(rows)),),
-        counts={"ok": rows.num_rows - failed, "failed": failed},
+        counts={"ok": rows.num_rows - failed.num_rows, "failed": failed.num_rows},
+        amounts={"footage_s": footage_s or 0.0},
+        failures=failures_of(failed["reason"].to_pylist()),
     )

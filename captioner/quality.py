@@ -41,7 +41,7 @@ FLAGS: dict[str, str] = {  # every flag that `caption_flags` can give, and what 
 
 def words(text: str) -> list[str]:
     """Lower-case words: "A dog's bowl." -> ["a", "dog's", "bowl"]."""
-    return [match.group().lower() for match in _WORD.finditer(text)]
+    return [word.lower() for word in _WORD.findall(text)]
 
 
 def caption_flags(short: str, detailed: str) -> list[str]:

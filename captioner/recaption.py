@@ -5,7 +5,8 @@ reason; every kept clip has one. Reads only filmstrips: captioning anew never de
 latents again. Never changes an earlier caption set of another captioner.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipeline.corpus.manifest import tables_of
 from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult
+from pipeline.engine.task_list import TaskList
 from pipeline.progress import Progress, silent
 from pipeline.settings import fingerprint
 
@@ -58,11 +60,9 @@ class RecaptionStage:
         assert captioner is not None, "setup first"
         answers = answers_of(Corpus(self._root), task, captioner.caption)
         rows = tables.from_rows([_row(captioner, *answer) for answer in answers], tables.CAPTIONS)
-        originals = dict(
-            zip(task.inputs["source_id"].to_pylist(), task.inputs["original"].to_pylist(), strict=True)
-        )
+        originals = task.inputs.select(["source_id", "original"])
         path = f"captions/{captioner.dir_name}/{task.key}.parquet"
-        return part_of(path, _with_originals(rows, originals))
+        return part_of(path, _with_originals(rows, originals), task.inputs)
 
 
 def _row(captioner: Captioner, clip_id: str, answer: Caption | Failure) -> dict[str, Any]:
@@ -97,17 +97,19 @@ def recaption_corpus(
     *,
     retry_failed: bool = False,
     load: Load = load_captioner,
+    beside: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> RunSummary:
     """Captions every kept clip that this captioner, at these settings, has not captioned yet; those that
-    failed again when asked to."""
+    failed again when asked to. `beside` is entered while clips are captioned."""
     captioner = load(config.caption.captioner, config.caption.max_tokens)
     name = captioner.dir_name
     settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
     stage_fingerprint = fingerprint(*settings, corpus.fingerprints().get("analyze"))  # whose filmstrips
     place = f"captions/{name}"
 
-    def stage(tasks: list[Task]) -> RecaptionStage:
-        resources = granted(captioner.resources, executor) if tasks else captioner.resources
+    def stage(tasks: Sequence[Task]) -> RecaptionStage:
+        given = captioner.resources
+        resources = granted(given, executor, "caption", config.resources.caption) if tasks else given
         return RecaptionStage(corpus.root, config.caption, load, resources)
 
     summary = bring_up_to_date(
@@ -120,6 +122,7 @@ def recaption_corpus(
         executor=executor,
         progress=progress,
         forget=partial(forget_failed, corpus, place) if retry_failed else None,
+        beside=beside,
     )
     refresh_originals(corpus, name)
     return summary
@@ -129,35 +132,40 @@ def refresh_originals(corpus: Corpus, name: str) -> None:
     """Brings the `original` column of the current captions up to what the manifests say now."""
     place, originals = f"captions/{name}", _originals(corpus)
     rows = corpus.rows(tables_of(place)[0], place, ["original"])
-    fresh = _with_originals(rows, originals)["original"]
-    same = pc.or_(
-        pc.fill_null(pc.equal(fresh, rows["original"]), False),
-        pc.and_(pc.is_null(fresh), pc.is_null(rows["original"])),
+    fresh = _original_of(rows["clip_id"], originals)
+    stale = _differ(fresh, rows["original"])
+    corpus.edit(
+        place, rows["clip_id"].filter(stale).combine_chunks(), lambda rows: _with_originals(rows, originals)
     )
-    stale = rows["clip_id"].filter(pc.invert(same)).combine_chunks()
-    corpus.edit(place, stale, lambda rows: _with_originals(rows, originals))
 
 
-def _originals(corpus: Corpus) -> dict[str, str | None]:
-    """source_id → its own caption."""
-    return {source_id: facts["original"] for source_id, facts in corpus.provenance().items()}
+def _differ(one: pa.ChunkedArray, other: pa.ChunkedArray) -> pa.ChunkedArray:
+    """bool [N]: where one of them says what the other does not."""
+    unequal = pc.fill_null(pc.not_equal(one, other), False)
+    return pc.or_(unequal, pc.not_equal(pc.is_null(one), pc.is_null(other)))
 
 
-def _with_originals(rows: pa.Table, originals: Mapping[str, str | None]) -> pa.Table:
-    sources = sources_of(rows["clip_id"]).to_pylist()
-    column = pa.array([originals.get(source_id) for source_id in sources], pa.string())
-    return rows.set_column(rows.schema.get_field_index("original"), "original", column)
+def _originals(corpus: Corpus) -> pa.Table:
+    """source_id and original: the own caption of each content."""
+    return corpus.contents(["original"])
 
 
-def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_task: int) -> list[Task]:
+def _with_originals(rows: pa.Table, originals: pa.Table) -> pa.Table:
+    return rows.set_column(
+        rows.schema.get_field_index("original"), "original", _original_of(rows["clip_id"], originals)
+    )
+
+
+def _original_of(clip_ids: pa.ChunkedArray, originals: pa.Table) -> pa.ChunkedArray:
+    """string [N]: what manifests say of each clip's source, null for nothing."""
+    at = pc.index_in(sources_of(clip_ids), value_set=originals["source_id"])
+    return originals["original"].take(at)
+
+
+def caption_tasks(corpus: Corpus, name: str, stage_fingerprint: str, clips_per_task: int) -> TaskList:
     """Tasks for the kept clips that lack a caption by `name`."""
-    kept = corpus.kept()["clip_id"]
-    done = set(corpus.captions(name)["clip_id"].to_pylist())
-    originals = _originals(corpus)
-
-    def chosen(clips: pa.Table) -> pa.Table:
-        rows = clips.filter(pc.is_in(clips["clip_id"], value_set=kept)).select(SPAN_COLUMNS)
-        own = [originals.get(source_id) for source_id in rows["source_id"].to_pylist()]
-        return rows.append_column("original", pa.array(own, pa.string()))
-
-    return strip_tasks(corpus, chosen, done, stage_fingerprint, clips_per_task)
+    clips = corpus.clips(SPAN_COLUMNS)
+    kept = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"]))
+    kept = kept.append_column("original", _original_of(kept["clip_id"], _originals(corpus)))
+    done = corpus.captions(name, ["clip_id"])["clip_id"]
+    return strip_tasks(corpus, kept, done, stage_fingerprint, clips_per_task)

@@ -12,7 +12,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.rule_grammar import rules_of
-from pipeline.settings import checked, load, merge, nested, no_key, positive
+from pipeline.settings import OF_THE_RUN, checked, load, merge, nested, no_key, positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class DecodeLimits:
 class AnalyzeConfig:
     """The one-pass analysis (pipeline/stages/analyze.py)."""
 
-    sources_per_task: int = no_key(4)
+    sources_per_task: int = no_key(0)  # at most so many files a task; 0: as many as take about its time
     strip_frames: int = 8
     strip_long_px: int = 256
     strip_quality: int = 92
@@ -59,7 +59,10 @@ class AnalyzeConfig:
     shots: ShotConfig = field(default_factory=ShotConfig)
 
     def __post_init__(self) -> None:
-        positive(self, "analyze", "sources_per_task", "strip_frames", "strip_long_px", "thumb_long_px")
+        positive(self, "analyze", "strip_frames", "strip_long_px", "thumb_long_px")
+        if self.sources_per_task < 0:
+            what = f"analyze.sources_per_task is {self.sources_per_task}"
+            raise ConfigError(what, expected="0 (as fits), or a number of files")
         self.limits()
 
     def limits(self) -> DecodeLimits:
@@ -154,13 +157,74 @@ class EncodeConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StageResources:
+    """What one worker of a stage is given where that is not what the stage or its model asks for, and how
+    many workers there are. None of it changes what comes out."""
+
+    cpus: float | None = None
+    gpus: float | None = (
+        None  # a fraction is shared; unset: what the model asks for, none where there is none
+    )
+    memory_gb: float | None = None
+    workers: int | None = None  # so many: min_workers and max_workers at once
+    min_workers: int = 0  # asked of a cluster from the start, also where they do not fit yet
+    max_workers: int = 0  # 0: as many as there is room for
+    deadline_s: float = 21600.0  # a task that takes longer dies with its worker; 0: never
+
+    def __post_init__(self) -> None:
+        least = {"gpus": 0, "workers": 1, "min_workers": 0, "max_workers": 0, "deadline_s": 0}
+        for name, lowest in least.items():
+            if (value := getattr(self, name)) is not None and value < lowest:
+                raise ConfigError(f"resources: {name} = {value}", expected=f"at least {lowest}")
+        for name in ("cpus", "memory_gb"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ConfigError(f"resources: {name} = {value}", expected="more than 0")
+        if self.gpus is not None and self.gpus > 1 and self.gpus != int(self.gpus):
+            raise ConfigError(f"resources: gpus = {self.gpus}", expected="a fraction of one, or whole ones")
+        if 0 < self.max_workers < self.min_workers:
+            raise ConfigError(
+                f"resources: min_workers = {self.min_workers}, max_workers = {self.max_workers}",
+                expected="no more at least than at most",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResourcesConfig:
+    """The resources of each stage that has workers (pipeline/engine/). A corpus does not remember them."""
+
+    analyze: StageResources = field(default_factory=StageResources)
+    embed: StageResources = field(default_factory=StageResources)
+    caption: StageResources = field(default_factory=StageResources)
+    encode: StageResources = field(default_factory=StageResources)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricesConfig:
+    """What is paid for what a stage holds, for `framemill cost`; 0: not known. A corpus does not remember
+    them."""
+
+    cpu_hour: float = 0.0
+    gpu_hour: float = 0.0
+    memory_gb_hour: float = 0.0
+    storage_gb_month: float = 0.0
+    currency: str = "EUR"
+
+    def __post_init__(self) -> None:
+        for name in ("cpu_hour", "gpu_hour", "memory_gb_hour", "storage_gb_month"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"prices.{name} = {getattr(self, name)}", expected="at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All sections; the resolved one is saved as corpus.toml."""
+    """All sections; the resolved one is saved as corpus.toml, but for `resources` and `prices`."""
 
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     caption: CaptionConfig = field(default_factory=CaptionConfig)
     encode: EncodeConfig = field(default_factory=EncodeConfig)
+    resources: ResourcesConfig = field(default_factory=ResourcesConfig, metadata=OF_THE_RUN)
+    prices: PricesConfig = field(default_factory=PricesConfig, metadata=OF_THE_RUN)
 
 
 def load_config(

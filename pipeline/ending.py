@@ -82,12 +82,9 @@ def send_to_main(signum: int) -> None:
 def undisturbed(work: Callable[[], object]) -> None:
     """Runs what must not be stopped half way (a cluster that is half there leaves processes behind): on a
     thread, where it can set no handlers of its own. A signal that comes meanwhile counts when it is done; a
-    second one ends the process at once: the work may never be done.
+    second one ends the process at once: the work may never be done. (Only the main thread hears signals.)
 
     The thread stays: Linux can be told to end a process with the thread that started it, and Ray's are."""
-    if threading.current_thread() is not threading.main_thread():
-        work()
-        return
     came: list[int] = []
     outcome = Future[object]()
 
@@ -97,6 +94,11 @@ def undisturbed(work: Callable[[], object]) -> None:
         except BaseException as error:
             outcome.set_exception(error)
         threading.Event().wait()
+
+    if threading.current_thread() is not threading.main_thread():
+        threading.Thread(target=run, daemon=True).start()
+        outcome.result()
+        return
 
     def note(signum: int, _: FrameType | None) -> None:
         if came:

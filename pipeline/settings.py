@@ -14,6 +14,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 import tomli_w
@@ -21,6 +22,9 @@ import tomli_w
 from pipeline.errors import ConfigError
 
 D = TypeVar("D")
+# Of a section that says where work is done: no fingerprint depends on it, and no corpus remembers it, since
+# the next run may be on another machine.
+OF_THE_RUN = {"keyed_as": None, "written": False}
 
 
 def no_key(default: Any) -> Any:
@@ -108,10 +112,16 @@ def build(kind: type[D], values: dict[str, Any], where: str = "") -> D:
 
 
 def to_toml(*tables: Any) -> str:
-    """Dataclasses and dicts, one after another, as TOML that `load` reads back to equal values."""
+    """Dataclasses and dicts, one after another, as TOML that `load` reads back to equal values, but for the
+    sections that are OF_THE_RUN, which are left out."""
     plain: dict[str, Any] = {}
     for table in tables:
-        plain |= dataclasses.asdict(table) if dataclasses.is_dataclass(table) else table  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(table):
+            left_out = {f.name for f in dataclasses.fields(table) if not f.metadata.get("written", True)}
+            values = dataclasses.asdict(table)  # type: ignore[arg-type]
+            plain |= {name: value for name, value in values.items() if name not in left_out}
+        else:
+            plain |= table
     _refuse_unwritable(plain, "")
     return tomli_w.dumps(plain)
 
@@ -133,7 +143,12 @@ def _parse_value(text: str) -> Any:
 
 
 def checked(value: Any, kind: Any, name: str) -> Any:
-    """The value as this type, or a ConfigError that names the key; whole numbers pass as floats."""
+    """The value as this type, or a ConfigError that names the key; whole numbers pass as floats, and None
+    where the type allows it."""
+    if get_origin(kind) is UnionType and NoneType in get_args(kind):
+        if value is None:
+            return None
+        kind = next(other for other in get_args(kind) if other is not NoneType)
     _refuse_unwritable(value, name)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -8,6 +8,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -240,11 +241,14 @@ def test_training_figures_are_in_the_text(tmp_path: Path) -> None:
 
 
 def test_the_gallery_takes_from_every_group_before_it_takes_twice() -> None:
-    rows = [{"clip_id": f"{i:03d}", "source_id": str(i % 5 if i < 50 else 0)} for i in range(100)]
-    chosen = spread(rows, lambda r: r["source_id"], 10)
-    assert sorted(r["source_id"] for r in chosen) == sorted("0123401234")
-    assert spread(list(reversed(rows)), lambda r: r["source_id"], 10) == chosen
-    assert not {r["clip_id"] for r in chosen} <= {f"{i:03d}" for i in range(10)}  # not the first by name
+    ids = pa.chunked_array([[f"{i:03d}" for i in range(100)]])
+    groups = pa.chunked_array([[str(i % 5 if i < 50 else 0) for i in range(100)]])
+    chosen = spread(ids, groups, 10)
+    assert sorted(groups.take(pa.array(chosen)).to_pylist()) == sorted("0123401234")
+    backwards = pa.array(range(99, -1, -1))
+    assert (99 - spread(ids.take(backwards), groups.take(backwards), 10)).tolist() == chosen.tolist()
+    assert not set(chosen.tolist()) <= set(range(10))  # not the first by name
+    assert spread(ids.slice(0, 0), groups.slice(0, 0), 10).tolist() == []
 
 
 def test_a_histogram_draws_every_value() -> None:

@@ -1,9 +1,10 @@
 """Caption flags raise on the faults they name and stay silent on sound captions."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from captioner.audit.text import quantile, text_statistics
+from captioner.audit.text import diversity, quantile, text_statistics
 from captioner.quality import FLAGS, caption_flags, words
 from pipeline.toyworld.scene import sample_shot
 from pipeline.toyworld.wording import caption_shot
@@ -52,30 +53,38 @@ def test_true_captions_of_the_toy_world_raise_nothing() -> None:
     assert not flagged
 
 
+def column(*texts: str) -> pa.ChunkedArray:
+    return pa.chunked_array([list(texts)], pa.string())
+
+
 def test_statistics_count_words_repeats_and_openers() -> None:
-    statistics = text_statistics(["A dog runs.", "A dog runs.", "A cat's paw", ""])
-    assert (statistics.captions, statistics.words, statistics.lengths) == (4, 9, (3, 3, 3, 0))
+    texts = column("A dog runs.", "A dog runs.", "A cat's paw", "")
+    statistics, varied = text_statistics(texts), diversity(texts, 100)
+    assert (statistics.captions, statistics.words, statistics.lengths.tolist()) == (4, 9, [3, 3, 3, 0])
     assert statistics.repeated == (("A dog runs.", 2),)
     assert statistics.openers == (("a dog", 2), ("a cat's", 1))
-    assert statistics.distinct_1 == 5 / 9
-    assert statistics.distinct_2 == 4 / 6
+    assert varied.distinct_1 == 5 / 9
+    assert varied.distinct_2 == 4 / 6
+
+
+def test_texts_repeated_as_often_stand_in_the_order_of_the_alphabet() -> None:
+    texts = [letter for letter in "gfedcba" for _ in range(2)] + [" h ", "h", "h\n", "once"]
+    found = text_statistics(column(*texts), top=3)
+    assert found.repeated == (("h", 3), ("a", 2), ("b", 2))
+    assert found.openers == (("h", 3), ("a", 2), ("b", 2))
 
 
 def test_diversity_is_compared_over_the_words_asked_for() -> None:
-    texts = ["a b c d", "a b c d", "a b c d"]
-    assert text_statistics(texts, compare_words=4).distinct_1 == 1.0
-    assert text_statistics(texts, compare_words=8).distinct_1 == 0.5
-    assert text_statistics(texts).compared_words == 12
+    texts = column("a b c d", "a b c d", "a b c d")
+    assert diversity(texts, 4).distinct_1 == 1.0
+    assert diversity(texts, 8).distinct_1 == 0.5
+    assert diversity(texts, 100).compared_words == 12
 
 
 def test_statistics_of_nothing() -> None:
-    statistics = text_statistics([])
-    assert (statistics.words, statistics.distinct_1, statistics.repeated, statistics.openers) == (
-        0,
-        0.0,
-        (),
-        (),
-    )
+    statistics, varied = text_statistics(column()), diversity(column(), 100)
+    assert (statistics.words, varied.distinct_1) == (0, 0.0)
+    assert (statistics.repeated, statistics.openers) == ((), ())
 
 
 def test_words_and_quantiles() -> None:

@@ -24,7 +24,7 @@ from pipeline.engine.stage import Stage, Task
 from pipeline.stages.analyze import AnalyzeStage
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.encode import EncodeStage
-from tokenizer_stage.sharding import kept_clips, plan_shards
+from tokenizer_stage.sharding import KeptClips, plan_shards
 from tokenizer_stage.vae.names import load_vae
 
 SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
@@ -62,9 +62,9 @@ def stages(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
 
 
 def contents(corpus: Path) -> dict[str, bytes]:
-    """Every file of a corpus but hidden ones."""
+    """Every file of a corpus but hidden ones and receipts."""
     files = (p for p in sorted(corpus.rglob("*")) if p.is_file() and not p.name.startswith("."))
-    return {str(p.relative_to(corpus)): p.read_bytes() for p in files}
+    return {str(p.relative_to(corpus)): p.read_bytes() for p in files if p.parent.name != "receipts"}
 
 
 @contextmanager
@@ -209,7 +209,7 @@ def test_a_row_that_killed_its_worker_is_a_failed_row(done: Path) -> None:
     tasks: list[tuple[Stage, Task]] = [
         (analyzed, Task(key="k", inputs=corpus.inputs()[:2])),
         (captioned, caption_tasks(corpus, "none", "f" * 16, 4)[0]),
-        (encoded, plan_shards(kept_clips(corpus, "builtin:"), 64, "f" * 16)[0]),
+        (encoded, plan_shards(KeptClips.of(corpus, "builtin:"), 64, "f" * 16).tasks[0]),
     ]
     for stage, task in tasks:
         stage.setup()

@@ -2,17 +2,15 @@
 
 from pathlib import Path
 
-from pipeline.bench.judge import COPY_EVERY, make_corpus
+from pipeline.bench.corpus import COPY_EVERY, make_analyzed
 from pipeline.config import Config
-from pipeline.corpus.corpus import Corpus
 from pipeline.stages.judge import judge_corpus
 
 ROWS = 400
 
 
 def test_every_row_is_judged_and_the_copies_go(tmp_path: Path) -> None:
-    corpus = Corpus(str(tmp_path))
-    make_corpus(corpus, ROWS)
+    corpus = make_analyzed(tmp_path, ROWS)
     summary = judge_corpus(corpus, Config())
     assert summary.counts["kept"] + summary.counts["rejected"] == ROWS
     copies = corpus.judged().filter(

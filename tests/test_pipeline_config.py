@@ -20,6 +20,7 @@ from pipeline.config import (
     load_config,
 )
 from pipeline.corpus.corpus import Corpus
+from pipeline.engine.stage import Resources
 from pipeline.errors import ConfigError
 from pipeline.rule_grammar import COLUMNS, KINDS, LIMITS
 from pipeline.settings import build, fingerprint, to_toml
@@ -64,6 +65,33 @@ def test_fingerprints_follow_values() -> None:
     assert fingerprint(EncodeConfig(), 1) != fingerprint(EncodeConfig(), 2)
 
 
+def test_resources_are_set_by_stage_and_neither_keyed_nor_written_with_a_corpus(tmp_path: Path) -> None:
+    words = ["resources.caption.gpus=0.25", "resources.caption.workers=3", "resources.encode.memory_gb=9"]
+    config = load_config(None, words)
+    assert (config.resources.caption.gpus, config.resources.caption.cpus) == (0.25, None)
+    wanted = Resources(cpus=2, gpus=1, memory_gb=5)
+    given = wanted.set_to("caption", config.resources.caption)
+    assert (given.cpus, given.gpus, given.memory_gb) == (2, 0.25, 5)
+    assert (given.min_workers, given.max_workers) == (3, 3)
+    assert wanted.set_to("encode", config.resources.encode).memory_gb == 9.0
+    assert fingerprint(config) == fingerprint(Config())
+    assert to_toml(config) == to_toml(Config())
+    (tmp_path / "own.toml").write_text("[resources.embed]\ncpus = 2\n")
+    assert load_config(str(tmp_path / "own.toml"), base=config).resources.embed.cpus == 2.0
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("caption.gpus=1.5", "caption.gpus=-1", "embed.cpus=0", "encode.workers=0", "encode.workers=2.5"),
+        *("analyze.memory_gb=much", "analyze.deadline_s=-1", "judge.cpus=1"),
+    ],
+)
+def test_resources_that_cannot_be_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match="resources"):
+        load_config(None, [f"resources.{setting}"])
+
+
 def test_how_work_is_done_is_in_no_fingerprint() -> None:
     """The value is that of 0.1.0: parts that are there stay current."""
     assert fingerprint(AnalyzeConfig(), 3) == "251a7cf203b49456"
@@ -98,7 +126,7 @@ REFUSED = [
     f"analyze.max_frames={10**400}",
     f"analyze.max_frames={2**63}",
     "analyze.max_frames=" + "9" * 5000,
-    "analyze.sources_per_task=0",
+    "analyze.sources_per_task=-1",
     "analyze.shots=3",
     "encode.vae.x=1",
     "encode.fps=07:32:00",

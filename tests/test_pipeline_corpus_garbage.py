@@ -62,7 +62,7 @@ def test_a_corpus_is_left_with_what_it_would_have_without_its_past(tmp_path: Pat
     of_files = sum(row.bytes for row in priced.values() if row.files)
     assert of_files < freed_bytes < of_files + priced[LEFT].bytes  # small files are mostly heads
     assert sum(row.files for row in priced.values()) > 20
-    assert [row.files + row.rows for row in collect(corpus)] == [0, 0, 0, 0]
+    assert not any(row.files + row.rows for row in collect(corpus))
 
 
 def test_a_dry_run_changes_nothing_and_the_verb_says_both(

@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import webdataset
 
@@ -22,7 +23,15 @@ from pipeline.corpus.shards import (
 )
 from pipeline.errors import FormatError
 from pipeline.storage import Storage
-from tokenizer_stage.sharding import CLIP_COLUMNS, plan_shards, shard_count
+from tokenizer_stage.sharding import (
+    CAPTION_COLUMNS,
+    CLIP_COLUMNS,
+    SOURCE_COLUMNS,
+    KeptClips,
+    ShardPlan,
+    plan_shards,
+    shard_count,
+)
 
 INFO = LatentsInfo(
     vae="builtin:",
@@ -158,25 +167,43 @@ def plan_row(number: int, **changes: object) -> dict[str, object]:
     return row | {"uri": f"/v/{number}.mp4", "short": "a", "detailed": "b", "original": None} | changes
 
 
+def plan(
+    rows: list[dict[str, object]], samples_per_shard: int, fingerprint: str, first: int = 1
+) -> ShardPlan:
+    """The plan of such rows, whose captions and sources come in their order, or (-1) in the other."""
+    clips = pa.Table.from_pylist(
+        [{n: row[n] for n in CLIP_COLUMNS} for row in rows],
+        pa.schema([tables.CLIPS.field(n) for n in CLIP_COLUMNS]),
+    )
+    known = {f.name: f for schema in (tables.SOURCES, tables.CAPTIONS, tables.INPUTS) for f in schema}
+
+    def columns(*names: str) -> pa.Table:
+        schema = pa.schema([known[name] for name in names])
+        return pa.Table.from_pylist([{n: row.get(n) for n in names} for row in rows[::first]], schema)
+
+    captions = columns("clip_id", *CAPTION_COLUMNS)
+    return plan_shards(KeptClips(clips, captions, columns(*SOURCE_COLUMNS)), samples_per_shard, fingerprint)
+
+
 def test_every_clip_is_planned_once_whatever_the_order() -> None:
     rows = [plan_row(n) for n in range(300)]
-    tasks = plan_shards(rows, 16, "f" * 16)
+    tasks = plan(rows, 16, "f" * 16).tasks
     planned = [c for task in tasks for c in task.inputs["clip_id"].to_pylist()]
     assert sorted(planned) == sorted(str(row["clip_id"]) for row in rows)
     assert all(len(set(task.inputs["shard"].to_pylist())) == 1 for task in tasks)
-    assert [t.key for t in plan_shards(rows[::-1], 16, "f" * 16)] == [t.key for t in tasks]
+    assert list(plan(rows, 16, "f" * 16, first=-1).tasks.keys()) == [t.key for t in tasks]
 
 
 def test_one_clip_more_changes_one_shard() -> None:
     rows = [plan_row(n) for n in range(300)]
-    before = {t.key for t in plan_shards(rows[:-1], 16, "f" * 16)}
-    after = {t.key for t in plan_shards(rows, 16, "f" * 16)}
+    before = set(plan(rows[:-1], 16, "f" * 16).tasks.keys())
+    after = set(plan(rows, 16, "f" * 16).tasks.keys())
     assert len(after - before) == 1
 
 
 def test_keys_follow_what_is_encoded_and_nothing_else() -> None:
     def key(fingerprint: str = "f" * 16, **changes: object) -> str:
-        return plan_shards([plan_row(1, **changes)], 16, fingerprint)[0].key
+        return plan([plan_row(1, **changes)], 16, fingerprint).tasks[0].key
 
     assert key(short="another caption", uri="/moved.mp4") == key()
     assert key(crop=[0, 2, 96, 60]) != key()

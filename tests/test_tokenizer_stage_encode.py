@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.config import Config, EncodeConfig
@@ -21,7 +22,8 @@ from pipeline.stages.analyze import analyze_corpus
 from pipeline.stages.judge import judge_corpus
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.encode import EncodeStage, encode_corpus
-from tokenizer_stage.sharding import kept_clips, plan_shards
+from tokenizer_stage.inventory import verify_quick
+from tokenizer_stage.sharding import KeptClips, plan_shards
 from tokenizer_stage.verify import verify
 
 CONFIG = Config(encode=EncodeConfig(samples_per_shard=4))
@@ -139,15 +141,17 @@ def test_a_clip_that_is_no_longer_kept_leaves_the_shards(root: Path) -> None:
 
 def test_a_source_that_vanished_is_a_failed_row_with_a_reason(judged_root: Path) -> None:
     corpus = Corpus(str(judged_root))
-    plan = kept_clips(corpus, "")
-    plan[0] |= {"uri": "/nowhere/gone.mp4"}
+    plan = KeptClips.of(corpus, "")
+    gone = plan.rows()["clip_id"][0].as_py()  # the first of its shard, too: they stand in the order of ids
     stage = EncodeStage(config=CONFIG.encode, vae_sha256=load_sha())
     stage.setup()
-    task = next(t for t in plan_shards(plan, 4, "f" * 16) if plan[0]["clip_id"] in str(t.inputs["clip_id"]))
-    result = stage.process(task)
+    task = next(t for t in plan_shards(plan, 4, "f" * 16).tasks if gone in t.inputs["clip_id"].to_pylist())
+    uris = pa.array(["/nowhere/gone.mp4", *task.inputs["uri"].to_pylist()[1:]])
+    moved = task.inputs.set_column(task.inputs.schema.get_field_index("uri"), "uri", uris)
+    result = stage.process(replace(task, inputs=moved))
     part = tables.from_parquet(result.outputs[-1].data, tables.INDEX).to_pylist()
     lost = [row for row in part if row["status"] == "failed"]
-    assert [row["clip_id"] for row in lost] == [plan[0]["clip_id"]]
+    assert [row["clip_id"] for row in lost] == [gone]
     assert lost[0]["reason"] == "no such file"
     assert len(part) == task.inputs.num_rows
     assert result.counts == {"ok": len(part) - 1, "failed": 1}
@@ -203,3 +207,26 @@ def load_sha() -> str:
     from tokenizer_stage.vae.names import load_vae
 
     return load_vae("builtin:").weights_sha256
+
+
+def test_a_quick_verify_sees_what_tables_and_a_listing_tell(root: Path) -> None:
+    corpus = Corpus(str(root))
+    whole = verify(corpus, "default", decode_back=0)
+    quick = verify_quick(corpus, "default")
+    assert quick["errors"] == []
+    assert quick.items() <= whole.items()
+    row = ShardReader(str(root / LATENTS)).rows()[0]
+    (root / LATENTS / "shard-999999.tar").write_bytes(b"")
+    (root / LATENTS / row["shard"]).unlink()
+    index = corpus.storage.read_bytes(f"{LATENTS}/index.parquet")
+    rows = tables.from_parquet(index, tables.INDEX)
+    twice = pa.concat_tables([rows.slice(1), rows.slice(2, 1)])
+    corpus.storage.write_bytes(f"{LATENTS}/index.parquet", tables.to_parquet(twice))
+    gone, double = rows["clip_id"][0].as_py(), rows["clip_id"][2].as_py()
+    errors = verify_quick(corpus, "default")["errors"]
+    assert errors == [
+        f"{gone}: kept, but not in the index; run framemill encode",
+        f"{double}: 2 times in the index",
+        "shard-999999.tar: not in the index",
+        f"{row['shard']}: missing",
+    ]

@@ -9,6 +9,7 @@ captions.
 """
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
@@ -27,19 +28,26 @@ from pipeline.corpus.shards import (
     write_shard,
 )
 from pipeline.corpus.update import bring_up_to_date
-from pipeline.engine.runner import Executor, RunSummary, StageStopped, granted
+from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.engine.task_list import TaskList
 from pipeline.errors import MediaError, ModelError
+from pipeline.operation.reasons import failures_of
+from pipeline.operation.receipts import run_recorded
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.settings import fingerprint
-from pipeline.sources.content import is_of_the_file, open_content, sizes_bytes
+from pipeline.sources.content import open_content
 from pipeline.storage import Storage
-from tokenizer_stage.sharding import (
-    CAPTION_COLUMNS,
-    kept_clips,
-    plan_shards,
+from tokenizer_stage.open_shards import (
+    back_again,
+    drop_failed,
+    drop_stale,
+    failed_rows,
+    keep_what_is_not_analyzed,
 )
+from tokenizer_stage.sharding import CAPTION_COLUMNS, ShardPlan, planned_shards
+from tokenizer_stage.vae.description import VaeDescription, describe_vae
 from tokenizer_stage.vae.spans import read_frames, span_of
 
 STAGE_VERSION = 3
@@ -60,12 +68,14 @@ RECORD_COLUMNS = (
 class EncodeStage:
     """Encodes planned shards. `vae_sha256` is the VAE that the plan was made for. A latent that the shard's
     present tar below `root` holds already, made of the same clip by the same encoder, is kept. `limits` say
-    how files are decoded, never what comes of it: they are no part of a key."""
+    how files are decoded, never what comes of it: they are no part of a key. `ahead` of captions,
+    which samples bear, a tar is all that is made, and no part: the stage takes its latents from there."""
 
     config: EncodeConfig
     vae_sha256: str
     limits: DecodeLimits = DEFAULT_LIMITS
     root: str = ""
+    ahead: bool = False
     name: str = "encode"
     version: int = STAGE_VERSION
     resources: Resources = field(default_factory=lambda: Resources(cpus=1.0, memory_gb=3.0))
@@ -88,6 +98,7 @@ class EncodeStage:
         shard = rows[0]["shard"]
         samples = self._stored_samples(shard, rows)
         have = {sample.record["clip_id"] for sample in samples}
+        stored = len(samples)
         killers = task.killers("clip_id")
         failed = [_failed_row(row, KILLED.reason) for row in rows if row["clip_id"] in killers]
         left = (row for row in rows if row["clip_id"] not in killers | have)
@@ -105,6 +116,11 @@ class EncodeStage:
                 else:
                     samples.append(result)
         tar, index = write_shard(samples, shard)
+        if self.ahead:
+            outputs = (Output(path=self._latents().shard_path(shard), data=tar),)
+            return TaskResult(
+                outputs=outputs if len(samples) > stored else (), counts={"latents": len(samples)}
+            )
         part = tables.from_rows(sorted(index + failed, key=lambda r: r["clip_id"]), tables.INDEX)
         latents = self._latents()
         return TaskResult(
@@ -113,6 +129,12 @@ class EncodeStage:
                 Output(path=latents.part_path(task.key), data=tables.to_parquet(part)),
             ),
             counts={"ok": len(samples), "failed": len(failed)},
+            amounts={
+                "footage_s": sum(row["end_s"] - row["start_s"] for row in rows),
+                "frames": sum(row["frames"] for row in index),
+                "tokens": sum(row["tokens"] for row in index),
+            },
+            failures=failures_of(row["reason"] for row in failed),
         )
 
     def _latents(self) -> LatentSet:
@@ -164,6 +186,69 @@ class EncodeStage:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Encoding:
+    """A latent set that is brought up to date: what it should hold, and the stage that makes it so."""
+
+    corpus: Corpus
+    config: Config
+    executor: Executor
+    vae: VaeDescription
+    latents: LatentSet
+    key: str  # the fingerprint of the stage
+    planned: ShardPlan
+
+    @classmethod
+    def of(cls, corpus: Corpus, config: Config, executor: Executor) -> "_Encoding":
+        vae, latents = describe_vae(config.encode.vae), LatentSet(corpus.storage, config.encode.name)
+        keep_what_is_not_analyzed(corpus, latents)
+        key = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
+        return cls(
+            corpus=corpus,
+            config=config,
+            executor=executor,
+            vae=vae,
+            latents=latents,
+            key=key,
+            planned=planned_shards(corpus, config, key),
+        )
+
+    def open_tasks(self, *, retry_failed: bool) -> TaskList:
+        """The shards to write, when what is stale is deleted."""
+        done = drop_stale(self.latents, self.planned.shard_of)
+        failed = failed_rows(self.latents, done)
+        again = failed if retry_failed else back_again(self.corpus, failed)
+        done -= drop_failed(self.latents, self.planned.shard_of, {row["shard"] for row in again})
+        return self.planned.tasks.without(done)
+
+    def stage(self, todo: Sequence[Task], *, ahead: bool = False) -> EncodeStage:
+        given, settings = self.vae.resources, self.config.resources.encode
+        return EncodeStage(
+            resources=granted(given, self.executor, "encode", settings) if todo else given,
+            config=self.config.encode,
+            vae_sha256=self.vae.weights_sha256,
+            limits=self.config.analyze.limits(),
+            root=self.corpus.root,
+            ahead=ahead,
+            name="latents" if ahead else "encode",
+        )
+
+    def info(self) -> LatentsInfo:
+        encode, vae = self.config.encode, self.vae
+        return LatentsInfo(
+            vae=encode.vae,
+            vae_sha256=vae.weights_sha256,
+            channels=vae.channels,
+            stride_t=vae.stride_t,
+            stride_s=vae.stride_s,
+            mean=vae.mean,
+            std=vae.std,
+            fps=encode.fps,
+            max_frames=encode.max_frames,
+            area_px=encode.area_px,
+        )
+
+
 def encode_corpus(
     corpus: Corpus, config: Config, executor: Executor, progress: Progress, *, retry_failed: bool = False
 ) -> RunSummary:
@@ -174,126 +259,37 @@ def encode_corpus(
     Raises:
         StageStopped: it would delete latents of sources whose analysis was lost.
     """
-    from tokenizer_stage.vae.names import load_vae
-
-    vae = load_vae(config.encode.vae)
-    latents = LatentSet(corpus.storage, config.encode.name)
-    _keep_what_is_not_analyzed(corpus, latents)
-    encode_fingerprint = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
-    tasks = plan_shards(
-        kept_clips(corpus, config.caption.captioner), config.encode.samples_per_shard, encode_fingerprint
-    )
-
-    def plan() -> list[Task]:
-        done = _drop_stale(latents, tasks)
-        failed = _failed_rows(latents, done)
-        again = failed if retry_failed else _back_again(corpus, failed)
-        done -= _drop_failed(latents, tasks, {row["shard"] for row in again})
-        return [task for task in tasks if task.key not in done]
-
-    def stage(todo: list[Task]) -> EncodeStage:
-        return EncodeStage(
-            resources=granted(vae.resources, executor) if todo else vae.resources,
-            config=config.encode,
-            vae_sha256=vae.weights_sha256,
-            limits=config.analyze.limits(),
-            root=corpus.root,
-        )
-
-    info = LatentsInfo(
-        vae=config.encode.vae,
-        vae_sha256=vae.weights_sha256,
-        channels=vae.channels,
-        stride_t=vae.stride_t,
-        stride_s=vae.stride_s,
-        mean=tuple(vae.mean.tolist()),
-        std=tuple(vae.std.tolist()),
-        fps=config.encode.fps,
-        max_frames=config.encode.max_frames,
-        area_px=config.encode.area_px,
-    )
+    encoding = _Encoding.of(corpus, config, executor)
     summary = bring_up_to_date(
         corpus,
         config,
-        latents.folder,
-        encode_fingerprint,
-        plan=plan,
-        stage=stage,
+        encoding.latents.folder,
+        encoding.key,
+        plan=lambda: encoding.open_tasks(retry_failed=retry_failed),
+        stage=encoding.stage,
         executor=executor,
         progress=progress,
     )
-    if not summary.lost and latents.is_open():
-        latents.close((task.key for task in tasks), info)
+    if not summary.lost and encoding.latents.is_open():
+        encoding.latents.close(encoding.planned.tasks.keys(), encoding.info())
     return summary
 
 
-def _keep_what_is_not_analyzed(corpus: Corpus, latents: LatentSet) -> None:
-    """Latents may leave the set because their sources did, or were judged otherwise; while inputs are open
-    whose analysis was lost, a source without a row may be one of those, and nothing says that it left."""
-    sources = corpus.sources()
-    unanalyzed = set(corpus.inputs()["source_key"].to_pylist()) - set(sources["source_key"].to_pylist())
-    if not unanalyzed:
-        return
-    analyzed = set(sources["source_id"].to_pylist())
-    stored = {row["source_id"] for key in latents.part_keys() for row in latents.part(key).to_pylist()}
-    if at_risk := stored - analyzed:
-        raise StageStopped(
-            f"the analysis of {len(unanalyzed)} sources is missing, and encode would delete the latents of "
-            f"{len(at_risk)} that may be among them",
-            expected="every source analyzed, or taken out of the sources of the run",
-            fix="framemill analyze or run with the same sources, then this again",
-            summary=RunSummary(stage="encode", tasks=0, lost=(), counts={}, seconds=0.0),
-        )
+def latents_ahead(
+    corpus: Corpus, config: Config, executor: Executor, progress: Progress, *, retry_failed: bool = False
+) -> Callable[[], RunSummary]:
+    """What makes the latents of open shards, to be called from a thread beside the captions, which latents do
+    not need and samples do. It leaves tars without parts, as a killed encode does: encode_corpus takes the
+    latents from there, adds the captions and tries again what failed. Everything that reads the corpus's
+    tables is done when this returns.
 
-
-def _drop_stale(latents: LatentSet, tasks: list[Task]) -> set[str]:
-    """Deletes what the plan no longer holds: the index first, parts before tars, so that at any instant
-    a part means that its tar is whole and its own. Returns the keys that are done."""
-    planned = {task.key for task in tasks}
-    shards = {task.inputs["shard"][0].as_py() for task in tasks}
-    parts = set(latents.part_keys())
-    if parts != planned:
-        latents.open()
-    for key in sorted(parts - planned):
-        latents.storage.delete(latents.part_path(key))
-    for shard in set(latents.shards()) - shards:
-        latents.storage.delete(latents.shard_path(shard))
-    return parts & planned
-
-
-def _failed_rows(latents: LatentSet, done: set[str]) -> list[dict[str, Any]]:
-    """The failed rows of the parts that are done: of the index, where there is one."""
-    tables_of_rows = [latents.part(key) for key in sorted(done)] if latents.is_open() else [latents.index()]
-    return [
-        row
-        for rows in tables_of_rows
-        for row in rows.select(["source_id", "shard", "status", "reason"]).to_pylist()
-        if row["status"] == "failed"
-    ]
-
-
-def _back_again(corpus: Corpus, failed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that failed for want of their file, where one of its size lies there now. Whether it is the one
-    that was analyzed, the worker that opens it finds out; size alone spares a set with many lost files from
-    being opened by every run."""
-    lost = [row for row in failed if is_of_the_file(row["reason"])]
-    if not lost:
-        return []
-    uri_of = corpus.provenance()
-    size_of = {row["source_id"]: row["size_bytes"] for row in corpus.sources().to_pylist()}
-    ids = sorted({row["source_id"] for row in lost})
-    sizes = dict(zip(ids, sizes_bytes([uri_of[i]["uri"] for i in ids]), strict=True))
-    return [row for row in lost if sizes[row["source_id"]] == size_of[row["source_id"]]]
-
-
-def _drop_failed(latents: LatentSet, tasks: list[Task], shards: set[str]) -> set[str]:
-    """Deletes the index and the parts of these shards: they are open again. Returns the parts' keys."""
-    keys = {task.key for task in tasks if task.inputs["shard"][0].as_py() in shards}
-    if keys:
-        latents.open()
-    for key in sorted(keys):
-        latents.storage.delete(latents.part_path(key))
-    return keys
+    Raises:
+        StageStopped: as encode_corpus.
+    """
+    encoding = _Encoding.of(corpus, config, executor)
+    tasks = encoding.open_tasks(retry_failed=retry_failed)
+    stage = encoding.stage(tasks, ahead=True)
+    return lambda: run_recorded(stage, tasks, executor, corpus.storage, corpus.run_id, progress)
 
 
 def _failed_row(row: dict[str, Any], reason: str) -> dict[str, Any]:

@@ -8,12 +8,10 @@ A source that is gone, cannot be reached or is no longer the one that was analyz
 is stored: it is counted and named. Never writes.
 """
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 import torch
 
 from pipeline.config import EncodeConfig
@@ -24,15 +22,15 @@ from pipeline.errors import FramemillError, MediaError, ModelError, StorageError
 from pipeline.media.stills import decode_jpeg
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.content import open_content
+from tokenizer_stage.inventory import head, inventory, listed_errors
 from tokenizer_stage.likeness import LIMIT, unlikeness
-from tokenizer_stage.sharding import kept_clips
+from tokenizer_stage.sharding import KeptClips
 from tokenizer_stage.vae.builtin import VideoVAE
 from tokenizer_stage.vae.evaluate import psnr_db
 from tokenizer_stage.vae.names import load_vae
 from tokenizer_stage.vae.pixels import to_frames, to_video
 from tokenizer_stage.vae.spans import read_frames, span_of
 
-MAX_ERRORS = 100
 MAX_DRIFT = 0.02  # re-encoded against stored, in standard deviations; float16 rounds at 0.0005
 NAMED = 3  # of what could not be compared, for each reason
 
@@ -60,21 +58,14 @@ def verify(corpus: Corpus, name: str, decode_back: int) -> dict[str, Any]:
     """The report of one latent set; `decode_back` samples are read from their source again; with 0 of them
     no latent is decoded at all."""
     reader = ShardReader(f"{corpus.root}/latents/{name}")
-    errors = _against_judged(corpus, reader) + _tars_on_disk(reader) + _taken_down(corpus)
+    errors = inventory(corpus, reader) + _taken_down(corpus)
     verdicts = _Verdicts()
     for row in reader.rows():
         if problem := _problem(reader, row):
             verdicts.errors[row["clip_id"]] = problem
-    report: dict[str, Any] = {
-        "latents": name,
-        "vae": reader.info.vae,
-        "shards": len(set(reader.index["shard"].to_pylist())),
-        "samples": reader.index.num_rows,
-        "bad_samples": len(verdicts.errors),
-        "tokens": pc.sum(reader.index["tokens"]).as_py() or 0,
-    }
+    report = head(reader, name) | {"bad_samples": len(verdicts.errors)}
     if decode_back:
-        clips = {row["clip_id"]: row for row in kept_clips(corpus, "")}
+        clips = {row["clip_id"]: row for row in KeptClips.of(corpus, "").rows().to_pylist()}
         whole = [r for r in reader.rows() if r["clip_id"] in clips and r["clip_id"] not in verdicts.errors]
         vae, problem = _vae(reader)
         if vae is None:
@@ -84,27 +75,7 @@ def verify(corpus: Corpus, name: str, decode_back: int) -> dict[str, Any]:
             report["decode_back"] = _decode_back(corpus, reader, vae, whole, clips, decode_back, verdicts)
         report["not_compared"] = verdicts.as_dict()
     errors += [f"{clip_id}: {problem}" for clip_id, problem in sorted(verdicts.errors.items())]
-    return report | {"errors": errors[:MAX_ERRORS], "error_count": len(errors)}
-
-
-def _against_judged(corpus: Corpus, reader: ShardReader) -> list[str]:
-    """Every kept clip is in the index once, encoded or failed, and nothing else is."""
-    held = Counter(reader.everything["clip_id"].to_pylist())
-    kept = set(corpus.kept()["clip_id"].to_pylist())
-    stale = "run framemill encode"
-    return [
-        *(f"{clip_id}: kept, but not in the index; {stale}" for clip_id in sorted(kept - set(held))),
-        *(f"{clip_id}: in the index, but not kept; {stale}" for clip_id in sorted(set(held) - kept)),
-        *(f"{clip_id}: {count} times in the index" for clip_id, count in sorted(held.items()) if count > 1),
-    ]
-
-
-def _tars_on_disk(reader: ShardReader) -> list[str]:
-    indexed = set(reader.everything["shard"].to_pylist())
-    there = set(reader.storage.list("", ".tar"))
-    return [f"{s}: not in the index" for s in sorted(there - indexed)] + [
-        f"{s}: missing" for s in sorted(indexed - there)
-    ]
+    return report | listed_errors(errors)
 
 
 def _taken_down(corpus: Corpus) -> list[str]:

@@ -9,6 +9,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 from captioner.audit.markup import Html, count, el, number
 from captioner.audit.text import quantile
@@ -19,23 +22,24 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 6, 8, 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """Named numbers; `style` is the class that colours them: kept, rejected, failed or pending."""
+    """Named numbers; `style` is the class that colours them: kept, rejected, failed or pending. A value
+    that is not finite was not measured."""
 
     name: str
     style: str
-    values: Sequence[float]
+    values: Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Where a value stands on an axis, and what stands at the ticks (None: even, round values)."""
+    """Where values stand on an axis, and what stands at the ticks (None: even, round values)."""
 
-    place: Callable[[float], float] = float
+    place: Callable[[Any], Any] = np.asarray
     ticks: Sequence[tuple[float, str]] | None = None
 
 
 ASPECT = Scale(
-    place=lambda aspect: math.log2(max(aspect, 1e-6)),
+    place=lambda aspect: np.log2(np.maximum(aspect, 1e-6)),
     ticks=((9 / 21, "9:21"), (9 / 16, "9:16"), (1, "1:1"), (16 / 9, "16:9"), (21 / 9, "21:9"), (4, "4:1")),
 )
 
@@ -56,15 +60,16 @@ def histogram(
 ) -> Html:
     """Stacked counts by value. The outer bins also hold the outer 1 % on either side; the note says so."""
     scale = scale or Scale()
-    groups = [[scale.place(v) for v in s.values if math.isfinite(v)] for s in series]
-    merged = sorted(v for group in groups for v in group)
-    if not merged:
+    values = [_finite(s.values) for s in series]
+    groups = [scale.place(v) for v in values]
+    merged = np.sort(np.concatenate(groups))
+    if not len(merged):
         return _figure(title, unit, "nothing measured", ())
     low, high = quantile(merged, 0.01), quantile(merged, 0.99)
-    clipped = merged[0] < low - 1e-12 or merged[-1] > high + 1e-12
+    clipped = bool(merged[0] < low - 1e-12 or merged[-1] > high + 1e-12)
     if high - low < 1e-9:
         low, high = low - 0.5, high + 0.5
-    if all(v == int(v) for v in merged):  # counts: every bin is as many whole numbers wide
+    if (merged == np.trunc(merged)).all():  # counts: every bin is as many whole numbers wide
         low, span = math.floor(low) - 0.5, math.ceil(high) - math.floor(low) + 1
         width = math.ceil(span / bins)
         bins = math.ceil(span / width)
@@ -82,12 +87,10 @@ def histogram(
                 x = round(_LEFT + i * step + 0.5, 1)
                 box = {"x": x, "y": round(base, 1), "width": round(step - 1, 1), "height": round(height, 1)}
                 drawn.append(el("rect", class_=s.style, **box))
-    ticks = [(scale.place(v), text) for v, text in scale.ticks or _ticks(low, high, 4)]
+    ticks = [(float(scale.place(v)), text) for v, text in scale.ticks or _ticks(low, high, 4)]
     drawn += _axes(ticks, low, high, [(0.0, "0"), (float(tallest), count(tallest))], 0.0, float(tallest))
-    measured = [s for s in series if s.values]
-    summaries = [
-        f"{s.name}: {_summary(s.values)}" if len(series) > 1 else _summary(s.values) for s in measured
-    ]
+    measured = [(s.name, np.sort(v)) for s, v in zip(series, values, strict=True) if len(s.values)]
+    summaries = [f"{name}: {_summary(v)}" if len(series) > 1 else _summary(v) for name, v in measured]
     note = "; ".join(summaries) + (". The outer bars hold the outer 1\u00a0%." if clipped else ".")
     return _figure(title, unit, note, drawn)
 
@@ -194,11 +197,14 @@ def _up(value: float, low: float, high: float) -> float:
     return round(_HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * (value - low) / (high - low), 1)
 
 
-def _bin(values: Sequence[float], low: float, high: float, bins: int) -> list[int]:
-    counts = [0] * bins
-    for value in values:
-        counts[min(max(int((value - low) / (high - low) * bins), 0), bins - 1)] += 1
-    return counts
+def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    array = np.asarray(values, np.float64)
+    return array[np.isfinite(array)]
+
+
+def _bin(values: np.ndarray, low: float, high: float, bins: int) -> list[int]:
+    places = ((values - low) / (high - low) * bins).clip(0, bins - 1).astype(np.int64)
+    return [int(n) for n in np.bincount(places, minlength=bins)]
 
 
 def _ticks(low: float, high: float, wanted: int) -> list[tuple[float, str]]:
@@ -214,10 +220,9 @@ def _ticks(low: float, high: float, wanted: int) -> list[tuple[float, str]]:
     return values if all(a != b for (_, a), (_, b) in pairwise(values)) else values[:1]
 
 
-def _summary(values: Sequence[float]) -> str:
-    """Median and the middle 90 %."""
-    ordered = sorted(v for v in values if math.isfinite(v))
-    if not ordered:
+def _summary(ordered: np.ndarray) -> str:
+    """Median and the middle 90 % of sorted values."""
+    if not len(ordered):
         return "not measured"
     low, middle, high = (number(quantile(ordered, share)) for share in (0.05, 0.5, 0.95))
     return f"median {middle}, 90\u00a0% within {low} to {high}"

@@ -1,24 +1,27 @@
 """The report's data card: what a corpus is, how it was made, what was removed, what it is good for.
 
-In: a corpus, its rows and the sets made of them. Out: markup. Says "unknown" where nothing was said, counts
+In: the contents of a corpus. Out: markup. Says "unknown" where nothing was said, counts
 instead of praising, and states the limits that follow from how a corpus is made. Judges nothing.
 """
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 import pipeline
+from captioner.audit.captions import flagged_of, made_by
+from captioner.audit.contents import Contents, duration_s, equals, numbers, ranked, tally
 from captioner.audit.markup import Html, count, el, join, length_of_time, percent, table
-from captioner.audit.overview import duration_s
 from pipeline.config import Config
-from pipeline.corpus.corpus import TAKEN_DOWN, Corpus
+from pipeline.corpus.corpus import TAKEN_DOWN
 from pipeline.corpus.shards import INFO_NAME, read_info
 from pipeline.errors import FormatError
+from pipeline.operation.reasons import by_class
 from pipeline.storage import Storage
 
-UNKNOWN = "unknown"
+UNKNOWN, NO_REASON = "unknown", "no reason given"
 LISTED = 24  # licences and reasons that are listed one by one; the rest is summed up
 CAPTIONERS = {  # scheme of a captioner's name → what its captions can be relied on for
     "builtin": "It knows only the toy world: on any other footage its captions are wrong.",
@@ -28,23 +31,6 @@ CAPTIONERS = {  # scheme of a captioner's name → what its captions can be reli
     "openai": "A general model behind a server: it can name what is not there and miss what is, and another "
     "model may answer under the same name tomorrow.",
 }
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Contents:
-    """What the card speaks of. `sources` are sorted by uri, with what manifests say of them; `captions` are
-    those of kept clips, by captioner; `latents` names the sets of latents."""
-
-    corpus: Corpus
-    config: Config
-    counts: Row  # as `framemill status --json` gives them
-    sources: Sequence[Row]
-    clips: Mapping[str, Row]
-    judged: Sequence[Row]
-    captions: Mapping[str, Sequence[Row]]
-    latents: Sequence[str]
 
 
 def section(contents: Contents) -> Html:
@@ -66,10 +52,10 @@ def section(contents: Contents) -> Html:
 
 
 def _holdings(contents: Contents) -> Html:
-    held = [row for row in contents.sources if row["status"] not in ("failed", TAKEN_DOWN)]
-    own = sum(bool(row["original"]) for row in held)
+    held = _held(contents.sources)
+    own = _filled(held["original"])
     intro = (
-        f"{count(len(held))} files that could be decoded, of which {count(own)} came with a caption of "
+        f"{count(held.num_rows)} files that could be decoded, of which {count(own)} came with a caption of "
         "their own. Kept clips are spans of these files; the corpus holds no copy of a file, only small "
         "frames, figures, captions and latents."
     )
@@ -80,37 +66,44 @@ def _holdings(contents: Contents) -> Html:
     )
 
 
+def _held(sources: pa.Table) -> pa.Table:
+    """The sources that could be decoded and may be used."""
+    lost = pc.is_in(sources["status"], value_set=pa.array(["failed", TAKEN_DOWN]))
+    return sources.filter(pc.invert(lost))
+
+
+def _filled(column: pa.ChunkedArray) -> int:
+    """How many texts are there and not empty."""
+    return pc.sum(pc.greater(pc.utf8_length(column), 0)).as_py() or 0
+
+
+def _known(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The texts, UNKNOWN where there is none."""
+    texts = pc.fill_null(column, "")
+    return pc.if_else(pc.equal(texts, ""), UNKNOWN, texts)
+
+
 def _grouped(title: str, head: str, contents: Contents, column: str) -> Html:
     """Files, footage and kept clips by a column of the sources; files of equal content share their clips,
     which count for the first of them by uri."""
-    files: Counter[str] = Counter()
-    footage_s: dict[str, float] = defaultdict(float)
-    group_of: dict[str, str] = {}
-    for row in contents.sources:
-        if row["status"] in ("failed", TAKEN_DOWN):
-            continue
-        group = row[column] or UNKNOWN
-        files[group] += 1
-        footage_s[group] += row["duration_s"] or 0.0
-        group_of.setdefault(row["source_id"], group)
-    kept: Counter[str] = Counter()
-    kept_s: dict[str, float] = defaultdict(float)
-    for row in contents.judged:
-        if row["status"] == "kept":
-            group = group_of.get(row["source_id"], UNKNOWN)
-            kept[group] += 1
-            kept_s[group] += duration_s(contents.clips[row["clip_id"]])
-    order = [group for group, _ in sorted(files.items(), key=lambda item: (-item[1], item[0]))]
+    held = _held(contents.sources)
+    files = _sums(_known(held[column]), np.nan_to_num(numbers(held["duration_s"])))
+    kept = np.flatnonzero(contents.is_judged("kept"))
+    source_of = pc.index_in(contents.judged["source_id"].take(kept), value_set=held["source_id"])
+    of_clip_s = duration_s(contents.clips)[contents.clip_of[kept]]
+    clips = _sums(_known(held[column].take(source_of)), of_clip_s)
+    order = [group for group, _ in ranked({group: n for group, (n, _) in files.items()})]
     rows = [(group, [group]) for group in order[:LISTED]]
     if rest := order[LISTED:]:
         rows.append((f"{count(len(rest))} others", rest))
+    none = (0, 0.0)
     cells = [
         (
             name,
-            count(sum(files[g] for g in groups)),
-            length_of_time(sum(footage_s[g] for g in groups)),
-            count(sum(kept[g] for g in groups)),
-            length_of_time(sum(kept_s[g] for g in groups)),
+            count(sum(files[g][0] for g in groups)),
+            length_of_time(sum(files[g][1] for g in groups)),
+            count(sum(clips.get(g, none)[0] for g in groups)),
+            length_of_time(sum(clips.get(g, none)[1] for g in groups)),
         )
         for name, groups in rows
     ]
@@ -118,16 +111,22 @@ def _grouped(title: str, head: str, contents: Contents, column: str) -> Html:
     return table(title, heads, cells, numeric=(1, 2, 3, 4))
 
 
+def _sums(groups: pa.ChunkedArray, seconds: np.ndarray) -> dict[str, tuple[int, float]]:
+    """Group → how many, and their seconds in all."""
+    rows = pa.table({"group": groups, "seconds": seconds})
+    summed = rows.group_by("group").aggregate([("seconds", "count"), ("seconds", "sum")]).to_pylist()
+    return {row["group"]: (row["seconds_count"], row["seconds_sum"]) for row in summed}
+
+
 def _recipe(contents: Contents) -> Html:
-    corpus, config = contents.corpus, contents.config
+    corpus, config = contents.corpus, contents.corpus.config()
     rows: list[tuple[str, str]] = [("Report written by", f"framemill {pipeline.__version__}")]
     rows.append(("Shots", f"detector {config.analyze.shots.detector}, one decode a source"))
     rows.append(("Kept or rejected", _judgement(config)))
     for name, captions in contents.captions.items():
-        pairs = {(r["captioner"], r["captioner_sha256"]) for r in captions if r["status"] == "ok"}
-        for captioner, sha256 in sorted(pairs, key=str):
+        for captioner, sha256 in made_by(captions.filter(pc.equal(captions["status"], "ok"))):
             rows.append((f"Captions · {name}", f"{captioner}, weights {sha256 or UNKNOWN}"))
-    for name in contents.latents:
+    for name in contents.encoded:
         folder = Storage(f"{corpus.root}/latents/{name}")
         if not folder.exists(INFO_NAME):
             continue
@@ -154,27 +153,36 @@ def _judgement(config: Config) -> str:
 
 
 def _removed(contents: Contents) -> Html:
-    sources, counts = contents.sources, contents.counts
-    takedowns = contents.corpus.takedowns().to_pylist()
-    failed = [row["reason"] for row in sources if row["status"] == "failed"]
-    rejected = [row for row in contents.judged if row["status"] == "rejected"]
-    lost = [reason for row in contents.judged if row["status"] == "failed" for reason in row["reasons"] or ()]
-    reasons = [reason for row in rejected for reason in row["reasons"] or ()]
+    sources, judged, counts = contents.sources, contents.judged, contents.counts
+    takedowns = contents.corpus.takedowns()["reason"]
+    failed = sources.filter(pc.equal(sources["status"], "failed"))["reason"]
+    rejected = judged.filter(pc.equal(judged["status"], "rejected"))["reasons"]
+    lost = pc.list_flatten(judged.filter(pc.equal(judged["status"], "failed"))["reasons"])
     rows = [
-        ("Files that could not be decoded", _ranked(failed), count(len(failed))),
-        ("Files taken down for good", _ranked([t["reason"] for t in takedowns]), count(len(takedowns))),
+        ("Files that could not be decoded", _classes(failed), count(len(failed))),
+        ("Files taken down for good", _listed(tally(_reasons(takedowns))), count(len(takedowns))),
         ("Files equal to another file", "their clips count once", count(counts["sources"]["copies"])),
-        ("Clips rejected", _ranked(reasons), count(len(rejected))),
-        ("Clips that failed", _ranked(lost), count(counts["clips"]["status"].get("failed", 0))),
+        ("Clips rejected", _listed(tally(_reasons(pc.list_flatten(rejected)))), count(len(rejected))),
+        ("Clips that failed", _classes(lost), count(counts["clips"]["status"].get("failed", 0))),
         ("Clips not judged yet", "", count(counts["clips"]["pending"])),
     ]
     note = "A clip can be rejected for several reasons."
     return join(table("Not in the corpus", ("What", "Why", "Count"), rows, numeric=(2,)), el("p", note))
 
 
-def _ranked(reasons: Sequence[str | None]) -> str:
+def _reasons(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    texts = pc.fill_null(column, "")
+    return pc.if_else(pc.equal(texts, ""), NO_REASON, texts)
+
+
+def _classes(reasons: pa.ChunkedArray) -> str:
+    """The classes of the reasons, the commonest first."""
+    return _listed(by_class(tally(pc.fill_null(reasons, "")))["reasons"])
+
+
+def _listed(counts: Mapping[str, int]) -> str:
     """ "4 × static, 2 × duplicate": the commonest first."""
-    ordered = sorted(Counter(r or "no reason given" for r in reasons).items(), key=lambda i: (-i[1], i[0]))
+    ordered = ranked(counts)
     listed = [f"{count(n)} × {reason}" for reason, n in ordered[:LISTED]]
     rest = sum(n for _, n in ordered[LISTED:])
     return ", ".join([*listed, *([f"{count(rest)} × others"] if rest else [])])
@@ -183,7 +191,7 @@ def _ranked(reasons: Sequence[str | None]) -> str:
 def _captions(contents: Contents) -> Html:
     if not contents.captions:
         return el("p", "There are none: no captioner has been run on this corpus.")
-    frames = contents.config.analyze.strip_frames
+    frames = contents.corpus.config().analyze.strip_frames
     how = (
         f"Each kept clip has a short and a detailed text, written from at most {frames} frames of it. No "
         "person checks them. Confidence says how sure a captioner was of its words, not how likely they are "
@@ -191,22 +199,23 @@ def _captions(contents: Contents) -> Html:
     )
     rows = []
     for name, captions in contents.captions.items():
-        ok = [row for row in captions if row["status"] == "ok"]
-        schemes = sorted({(row["captioner"] or name).partition(":")[0] for row in ok} or {name.split("-")[0]})
+        ok = captions.filter(pc.equal(captions["status"], "ok"))
+        made = {(captioner or name).partition(":")[0] for captioner, _ in made_by(ok)}
+        schemes = sorted(made or {name.split("-")[0]})
         limits = " ".join(CAPTIONERS.get(scheme, f"Nothing is known of {scheme}.") for scheme in schemes)
-        flagged = sum(bool(row["flags"]) for row in ok)
-        rows.append((name, limits, count(len(ok)), percent(flagged, len(ok))))
+        rows.append((name, limits, count(ok.num_rows), percent(flagged_of(ok), ok.num_rows)))
     head = ("Captioner", "What it can be relied on for", "Captions", "Flagged")
     return join(el("p", how), table("Captioners", head, rows, numeric=(2, 3)))
 
 
 def _limits(contents: Contents) -> list[str]:
-    current = [row for row in contents.sources if row["status"] != TAKEN_DOWN]
-    total = count(len(current))
-    unlicensed = sum(not row["licence"] for row in current)
-    salvaged = sum(row["status"] == "salvaged" for row in current)
-    hdr = sum(row["transfer"] in ("pq", "hlg") for row in current)
-    sound = sum(bool(row["has_audio"]) for row in current)
+    sources = contents.sources
+    current = sources.filter(pc.not_equal(sources["status"], TAKEN_DOWN))
+    total = count(current.num_rows)
+    unlicensed = current.num_rows - _filled(current["licence"])
+    salvaged = int(equals(current["status"], "salvaged").sum())
+    hdr = pc.sum(pc.is_in(current["transfer"], value_set=pa.array(["pq", "hlg"]))).as_py() or 0
+    sound = pc.sum(current["has_audio"]).as_py() or 0
     limits = []
     if unlicensed:
         limits.append(f"The licence of {count(unlicensed)} of {total} files is unknown: no manifest says it.")
@@ -218,7 +227,7 @@ def _limits(contents: Contents) -> list[str]:
         )
     if sound:
         limits.append(f"{count(sound)} files have sound; nothing of it is in the corpus or its captions.")
-    if not contents.config.judge.dedup:
+    if not contents.corpus.config().judge.dedup:
         limits.append("Copies were not looked for.")
     else:
         limits.append("Copies are found by likeness of pictures: some that were changed much may be left.")

@@ -4,66 +4,88 @@ In: tables and filmstrips. Out: markup with the JPEGs as data URIs. Which clips 
 hashes of their ids alone, spread over sources (kept) or reasons (rejected): nobody picks the nice ones.
 """
 
+import hashlib
 import math
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from captioner.audit.contents import Contents, Row
 from captioner.audit.markup import Html, count, data_uri, el, facts, join, length_of_time, number
-from pipeline.corpus.corpus import Corpus
-from pipeline.storage import sha256_hex
 
 KEPT_SHOWN, REJECTED_SHOWN, MOSAIC_SHOWN = 24, 12, 16
 KEPT_BYTES, REJECTED_BYTES = 2_800_000, 900_000  # of JPEG; a third more as base64: the page stays < 6 MB
 _JPEG = b"\xff\xd8\xff"
 _SIGNALS = ("motion", "camera_motion", "sharpness", "luma", "contrast", "static_ratio", "text_area")
 
-Row = Mapping[str, Any]
 
-
-def sections(
-    corpus: Corpus,
-    judged: Sequence[Row],
-    clips: Mapping[str, Row],
-    captions: Mapping[str, Sequence[Row]],
-    uris: Mapping[str, str],
-) -> tuple[Html, list[tuple[str, str, Html]]]:
+def sections(contents: Contents) -> tuple[Html, list[tuple[str, str, Html]]]:
     """A mosaic of the kept clips that are shown, and (anchor, heading, markup) of the two galleries; one
     without clips is left out."""
-    kept = [row for row in judged if row["status"] == "kept"]
-    rejected = [row for row in judged if row["status"] == "rejected"]
-    shown_kept = spread(kept, lambda r: r["source_id"], KEPT_SHOWN)
-    shown_rejected = spread(rejected, lambda r: (r["reasons"] or [""])[0], REJECTED_SHOWN)
-    wanted = {row["clip_id"] for row in (*shown_kept, *shown_rejected)}
-    strips = {row["clip_id"]: row for row in corpus.strips(wanted).to_pylist()} if wanted else {}
+    kept, rejected = (np.flatnonzero(contents.is_judged(state)) for state in ("kept", "rejected"))
+    judged = contents.judged
+    first_reason = pc.fill_null(pc.list_element(_padded(judged["reasons"]), 0), "")
+    chosen_kept = kept[spread(judged["clip_id"].take(kept), judged["source_id"].take(kept), KEPT_SHOWN)]
+    chosen_rejected = rejected[
+        spread(judged["clip_id"].take(rejected), first_reason.take(rejected), REJECTED_SHOWN)
+    ]
+    chosen = np.concatenate([chosen_kept, chosen_rejected])
+    clips = _by_id(contents.clips.take(pa.array(contents.clip_of[chosen])))
+    wanted = pa.array(list(clips), pa.string())
+    strips = _by_id(contents.corpus.strips(list(clips))) if clips else {}
     words = {
-        name: {row["clip_id"]: row for row in rows if row["clip_id"] in wanted}
-        for name, rows in captions.items()
+        name: _by_id(rows.filter(pc.is_in(rows["clip_id"], value_set=wanted)))
+        for name, rows in contents.captions.items()
     }
-    shown_kept = within_budget(shown_kept, strips, KEPT_BYTES)
-    shown_rejected = within_budget(shown_rejected, strips, REJECTED_BYTES)
+    uris = _uris(contents.sources, {clip["source_id"] for clip in clips.values()})
+    shown_kept = within_budget(judged.take(pa.array(chosen_kept)).to_pylist(), strips, KEPT_BYTES)
+    rows_rejected = judged.take(pa.array(chosen_rejected)).to_pylist()
+    shown_rejected = within_budget(rows_rejected, strips, REJECTED_BYTES)
     out = []
-    for heading, over, rows, chosen in (
-        ("Kept clips", "sources", kept, shown_kept),
-        ("Rejected clips", "reasons", rejected, shown_rejected),
+    for heading, over, total, shown in (
+        ("Kept clips", "sources", len(kept), shown_kept),
+        ("Rejected clips", "reasons", len(rejected), shown_rejected),
     ):
-        cards = [_card(row, clips[row["clip_id"]], strips.get(row["clip_id"]), words, uris) for row in chosen]
-        how_chosen = f"{count(len(chosen))} of {count(len(rows))}, drawn by hash and spread over {over}."
+        cards = [_card(row, clips[row["clip_id"]], strips.get(row["clip_id"]), words, uris) for row in shown]
+        how_chosen = f"{count(len(shown))} of {count(total)}, drawn by hash and spread over {over}."
         if cards:
             anchor = heading.split()[0].lower()
             out.append((anchor, heading, join(el("p", how_chosen, class_="soft"), cards)))
     return _mosaic([strips[row["clip_id"]] for row in shown_kept if row["clip_id"] in strips]), out
 
 
-def spread(rows: Sequence[Row], group: Callable[[Row], str], most: int) -> list[Row]:
-    """Up to `most` rows: the first of every group, then the second, …, in the order of hashed clip ids."""
-    ordered = sorted(rows, key=lambda row: sha256_hex(row["clip_id"].encode()))
-    rank: dict[str, int] = defaultdict(int)
-    ranked = []
-    for row in ordered:
-        ranked.append((rank[group(row)], row))
-        rank[group(row)] += 1
-    return [row for _, row in sorted(ranked, key=lambda item: item[0])][:most]
+def _by_id(rows: pa.Table) -> dict[str, Row]:
+    """clip_id → row, of few rows."""
+    return {row["clip_id"]: row for row in rows.to_pylist()}
+
+
+def _uris(sources: pa.Table, ids: set[str]) -> dict[str, str]:
+    """source_id → its uri, the last of equal files, of a few sources."""
+    some = sources.filter(pc.is_in(sources["source_id"], value_set=pa.array(sorted(ids), pa.string())))
+    return {row["source_id"]: row["uri"] for row in some.select(["source_id", "uri"]).to_pylist()}
+
+
+def _padded(lists: pa.ChunkedArray) -> pa.Array:
+    """The lists, each with a null where it is empty or missing."""
+    lists = lists.combine_chunks()
+    none = pa.scalar([None], lists.type)
+    return pc.if_else(pc.fill_null(pc.greater(pc.list_value_length(lists), 0), False), lists, none)
+
+
+def spread(clip_ids: pa.ChunkedArray, groups: pa.ChunkedArray | pa.Array, most: int) -> np.ndarray:
+    """int64 [≤ most]: places of the first of every group, then of the second, …, in the order of hashed clip
+    ids."""
+    hashes = (hashlib.sha256(clip_id.encode()).digest()[:8] for clip_id in clip_ids.to_pylist())
+    order = np.argsort(np.frombuffer(b"".join(hashes), ">u8"), kind="stable")
+    codes = pa.chunked_array([groups]) if isinstance(groups, pa.Array) else groups
+    group = codes.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)[order]
+    by_group = np.argsort(group, kind="stable")
+    fresh = np.flatnonzero(np.diff(group[by_group], prepend=-1))
+    rank = np.empty(len(order), np.int64)
+    rank[by_group] = np.arange(len(order)) - np.repeat(fresh, np.diff(fresh, append=len(order)))
+    return order[np.argsort(rank, kind="stable")[:most]]
 
 
 def within_budget(rows: Sequence[Row], strips: Mapping[str, Row], budget: int) -> list[Row]:

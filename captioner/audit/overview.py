@@ -1,20 +1,19 @@
 """The report's first section: how many files, clips, captions and samples there are, and where they went.
 
-In: the corpus's counts and rows. Out: markup. Every total is the sum of its parts.
+In: the contents of a corpus. Out: markup. Every total is the sum of its parts.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from captioner.audit.charts import proportional_bar
+from captioner.audit.contents import STATES, Contents, Row, duration_s, ranked, tally
 from captioner.audit.markup import Html, count, el, folded, join, length_of_time, percent, table
 
-Row = Mapping[str, Any]
+NO_REASON = "no reason given"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,57 +38,47 @@ class Derived:
     more: str  # for the headline
 
 
-def section(
-    counts: Row,
-    judged: Sequence[Row],
-    clips: Mapping[str, Row],
-    captions: Mapping[str, Sequence[Row]],
-    encoded: Mapping[str, pa.Table],
-) -> Html:
-    """Headline figures, the funnel as bars and as a table, and the reasons of rejection. `captions` and
-    `encoded` hold the rows of clips that are kept now."""
-    if not counts["sources"]["total"] and not clips:
+def section(contents: Contents) -> Html:
+    """Headline figures, the funnel as bars and as a table, and the reasons of rejection."""
+    counts = contents.counts
+    if not counts["sources"]["total"] and not contents.clips.num_rows:
         how = el("code", "framemill analyze SRC --out CORPUS")
         return el("p", "This corpus is empty: no source has been taken in yet. Run ", how, " first.")
-    states = _states(counts, judged, clips)
-    derived = _derived(counts, captions, encoded)
+    states, derived = _states(contents), _derived(contents)
     return join(
         _headline(counts, derived),
         el("h3", "The funnel"),
         _funnel(counts, states, derived),
         folded("The same as a table", _totals(counts, states, derived)),
-        _rejections(judged),
+        _rejections(contents),
     )
 
 
-def duration_s(clip: Row) -> float:
-    """Length of a clip; an image has none."""
-    return max((clip["end_s"] or 0.0) - (clip["start_s"] or 0.0), 0.0) if clip["kind"] != "image" else 0.0
-
-
-def _states(counts: Row, judged: Sequence[Row], clips: Mapping[str, Row]) -> list[Judged]:
-    states, left_s = [], sum(duration_s(clip) for clip in clips.values())
-    for name in ("kept", "rejected", "failed"):
-        ids = [row["clip_id"] for row in judged if row["status"] == name]
-        seconds = sum(duration_s(clips[i]) for i in ids)
+def _states(contents: Contents) -> list[Judged]:
+    of_clip_s = duration_s(contents.clips)
+    of_judged_s, left_s = of_clip_s[contents.clip_of], float(of_clip_s.sum())
+    states = []
+    for name in STATES:
+        mask = contents.is_judged(name)
+        seconds = float(of_judged_s[mask].sum())
         left_s -= seconds
-        states.append(Judged(name=name, style=name, clips=len(ids), seconds=seconds))
-    waiting = counts["clips"]["pending"]
+        states.append(Judged(name=name, style=name, clips=int(mask.sum()), seconds=seconds))
+    waiting = contents.counts["clips"]["pending"]
     left_s = left_s if waiting else 0.0  # not the rounding of the sums
     return [*states, Judged(name="not judged yet", style="pending", clips=waiting, seconds=left_s)]
 
 
-def _derived(
-    counts: Row, captions: Mapping[str, Sequence[Row]], encoded: Mapping[str, pa.Table]
-) -> list[Derived]:
+def _derived(contents: Contents) -> list[Derived]:
+    counts = contents.counts
     kept = counts["clips"]["status"].get("kept", 0)
     sets = []
-    for name, rows in captions.items():
-        states = Counter(row["status"] for row in rows)
-        total = counts["captions"][name]["total"]
-        sets.append((f"Captioned · {name}", states, total, f"{percent(states['ok'], kept)} of the kept"))
-    for name, index in encoded.items():
-        states = Counter(index["status"].to_pylist())
+    for name, rows in contents.captions.items():
+        states, total = tally(rows["status"]), counts["captions"][name]["total"]
+        sets.append(
+            (f"Captioned · {name}", states, total, f"{percent(states.get('ok', 0), kept)} of the kept")
+        )
+    for name, index in contents.encoded.items():
+        states = tally(index["status"])
         shards, total = counts["latents"][name]["shards"], counts["latents"][name]["samples"]
         tokens = pc.sum(index.filter(pc.equal(index["status"], "ok"))["tokens"]).as_py() or 0
         size = f"{count(shards)} shard{'s' * (shards != 1)}, {count(tokens)} tokens"
@@ -97,10 +86,10 @@ def _derived(
     return [
         Derived(
             title=title,
-            ok=states["ok"],
-            failed=states["failed"],
-            missing=kept - states["ok"] - states["failed"],
-            others=total - states.total(),
+            ok=states.get("ok", 0),
+            failed=states.get("failed", 0),
+            missing=kept - states.get("ok", 0) - states.get("failed", 0),
+            others=total - sum(states.values()),
             more=more,
         )
         for title, states, total, more in sets
@@ -177,19 +166,32 @@ def _totals(counts: Row, states: Sequence[Judged], derived: Sequence[Derived]) -
     return table("Counts", ("What", "Count", "Share", "Time"), rows, numeric=(1, 2, 3))
 
 
-def _rejections(judged: Sequence[Row]) -> Html:
-    rejected = [set(row["reasons"] or ["no reason given"]) for row in judged if row["status"] == "rejected"]
-    if not rejected:
+def _rejections(contents: Contents) -> Html:
+    rejected = contents.judged.filter(pc.equal(contents.judged["status"], "rejected"))
+    if not (clips := rejected.num_rows):
         return join()
-    named = Counter(reason for reasons in rejected for reason in reasons)
-    alone = Counter(reason for reasons in rejected if len(reasons) == 1 for reason in reasons)
+    named, alone = _named(rejected["reasons"].combine_chunks())
     rows = [
-        (reason, count(n), percent(n, len(rejected)), count(alone[reason]), count(n - alone[reason]))
-        for reason, n in sorted(named.items(), key=lambda item: (-item[1], item[0]))
+        (reason, count(n), percent(n, clips), count(alone.get(reason, 0)), count(n - alone.get(reason, 0)))
+        for reason, n in ranked(named)
     ]
-    several = len(rejected) - alone.total()
-    rows.append(("Clips rejected", count(len(rejected)), percent(1, 1), count(alone.total()), count(several)))
+    single = sum(alone.values())
+    rows.append(("Clips rejected", count(clips), percent(1, 1), count(single), count(clips - single)))
     head = ("Reason", "Clips", "Of rejected", "Only this", "With others")
     note = "A clip can be rejected for several reasons: the counts can exceed the total in the last row."
     numbers = table("Rejected clips", head, rows, numeric=(1, 2, 3, 4))
     return join(el("h3", "Why clips were rejected"), el("p", note), numbers)
+
+
+def _named(reasons: pa.ListArray) -> tuple[dict[str, int], dict[str, int]]:
+    """Reason → clips that have it, and clips that have it alone; of clips without any, NO_REASON."""
+    pairs = pa.table({"clip": pc.list_parent_indices(reasons), "reason": pc.list_flatten(reasons)})
+    distinct = pairs.group_by(["clip", "reason"]).aggregate([])
+    of_clip = distinct.group_by("clip").aggregate([("reason", "count")])
+    single = of_clip.filter(pc.equal(of_clip["reason_count"], 1))["clip"]
+    named = tally(distinct["reason"])
+    alone = tally(distinct.filter(pc.is_in(distinct["clip"], value_set=single))["reason"])
+    if without := len(reasons) - of_clip.num_rows:
+        named[NO_REASON] = named.get(NO_REASON, 0) + without
+        alone[NO_REASON] = alone.get(NO_REASON, 0) + without
+    return named, alone

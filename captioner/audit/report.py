@@ -5,10 +5,7 @@ bytes for the same corpus. Reads tables and filmstrips only: decodes no video, r
 nothing and leaves the corpus otherwise as it is.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,18 +15,16 @@ from captioner.audit import gallery as report_gallery
 from captioner.audit import overview as report_overview
 from captioner.audit import training as report_training
 from captioner.audit.charts import ASPECT, Scale, Series, histogram
+from captioner.audit.contents import Contents, duration_s, equals, numbers, tally
 from captioner.audit.markup import Html, count, el, folded, join, page, table
-from captioner.audit.overview import duration_s
 from pipeline.corpus.corpus import CONFIG_PATH, Corpus
-from pipeline.corpus.shards import LatentSet
-from pipeline.corpus.status import status
+from pipeline.operation.reasons import by_class
 from pipeline.storage import Storage
 
 REPORT_PATH = "report/index.html"
 ROWS_SHOWN = 200  # of a table of failures; the counts by reason above it are complete
 COMPARED = ("kept", "rejected")  # the two in a chart of what was measured; also their colours
-
-Row = Mapping[str, Any]
+NO_REASON = "no reason given"
 
 
 def write_report(corpus: Corpus, run_dir: str | None = None) -> None:
@@ -40,36 +35,17 @@ def write_report(corpus: Corpus, run_dir: str | None = None) -> None:
 
 def render_report(corpus: Corpus, run: Storage | None) -> str:
     """The page as text."""
-    counts = status(corpus)
-    sources = corpus.sources().to_pylist()
-    clips = {row["clip_id"]: row for row in corpus.clips().to_pylist()}
-    judged = [row for row in corpus.judged().sort_by("clip_id").to_pylist() if row["clip_id"] in clips]
-    kept = pa.array([row["clip_id"] for row in judged if row["status"] == "kept"], pa.string())
-    captions = {name: _of(kept, corpus.captions(name)).to_pylist() for name in counts["captions"]}
-    encoded = {name: _of(kept, LatentSet(corpus.storage, name).index()) for name in counts["latents"]}
-    uris = {row["source_id"]: row["uri"] for row in sources if row["source_id"]}
-
-    mosaic, galleries = report_gallery.sections(corpus, judged, clips, captions, uris)
-    overview = report_overview.section(counts, judged, clips, captions, encoded)
-    sections = [("overview", "From files to samples", overview)]
-    if counts["sources"]["total"]:
-        contents = data_card.Contents(
-            corpus=corpus,
-            config=corpus.config(),
-            counts=counts,
-            sources=sources,
-            clips=clips,
-            judged=judged,
-            captions=captions,
-            latents=list(encoded),
-        )
+    contents = Contents.of(corpus)
+    mosaic, galleries = report_gallery.sections(contents)
+    sections = [("overview", "From files to samples", report_overview.section(contents))]
+    if contents.counts["sources"]["total"]:
         sections.append(("data-card", "Data card", data_card.section(contents)))
-    if failures := _failures(sources, clips, captions, encoded):
+    if failures := _failures(contents):
         sections.append(("failures", "What failed, and why", failures))
-    if judged:
-        sections.append(("measures", "What the clips are like", _distributions(judged, clips)))
-    if captions:
-        sections.append(("captions", "Captions", report_captions.section(captions)))
+    if contents.judged.num_rows:
+        sections.append(("measures", "What the clips are like", _distributions(contents)))
+    if contents.captions:
+        sections.append(("captions", "Captions", report_captions.section(contents.captions)))
     sections += galleries
     if run is not None:
         sections.append(("training", "Training", report_training.section(run)))
@@ -82,42 +58,33 @@ def render_report(corpus: Corpus, run: Storage | None) -> str:
     return page("Corpus report", join(el("p", name, class_="soft"), mosaic), sections)
 
 
-def _of(kept: pa.Array, rows: pa.Table) -> pa.Table:
-    """The rows of clips that are kept now: judging anew leaves the captions and latents of others behind."""
-    return rows.filter(pc.is_in(rows["clip_id"], value_set=kept))
-
-
 # -- failures -------------------------------------------------------------------------------------
 
 
-def _failures(
-    sources: Sequence[Row],
-    clips: Mapping[str, Row],
-    captions: Mapping[str, Sequence[Row]],
-    encoded: Mapping[str, pa.Table],
-) -> Html:
+def _failures(contents: Contents) -> Html:
     """What failed or was salvaged, by reason and one by one; empty when there is nothing."""
-    groups = [("Sources", "failed", sources), ("Sources", "salvaged", sources)]
-    groups.append(("Clips", "failed", list(clips.values())))
-    groups += [(f"Captions · {name}", "failed", rows) for name, rows in captions.items()]
-    for name, rows in encoded.items():
-        groups.append(
-            (f"Samples · {name}", "failed", rows.filter(pc.equal(rows["status"], "failed")).to_pylist())
-        )
+    groups = [("Sources", "failed", contents.sources), ("Sources", "salvaged", contents.sources)]
+    groups.append(("Clips", "failed", contents.clips))
+    groups += [(f"Captions · {name}", "failed", rows) for name, rows in contents.captions.items()]
+    groups += [(f"Samples · {name}", "failed", rows) for name, rows in contents.encoded.items()]
     out: list[Html] = []
     for title, state, candidates in groups:
-        column, named = ("uri", "File") if candidates is sources else ("clip_id", "Clip")
-        items = [(r[column], r["reason"] or "no reason given") for r in candidates if r["status"] == state]
-        if not items:
+        column, named = ("uri", "File") if candidates is contents.sources else ("clip_id", "Clip")
+        items = candidates.select([column, "reason"]).filter(pc.equal(candidates["status"], state))
+        if not (total := items.num_rows):
             continue
-        out.append(el("h3", f"{title}: {count(len(items))} {state}"))
-        reasons = Counter(reason for _, reason in items)
-        if len(reasons) < len(items):
-            ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-            grouped = [(reason, count(n)) for reason, n in ordered[:ROWS_SHOWN]]
+        out.append(el("h3", f"{title}: {count(total)} {state}"))
+        filled = pc.fill_null(items["reason"], "")
+        named_reasons = pc.if_else(pc.equal(filled, ""), NO_REASON, filled)
+        reasons = by_class(tally(named_reasons))["reasons"]
+        if len(reasons) < total:
+            grouped = [(reason, count(n)) for reason, n in list(reasons.items())[:ROWS_SHOWN]]
             out.append(table("By reason", ("Reason", "Count"), grouped, numeric=(1,)))
-        each = table(_shown(len(items)), (named, "Reason"), items[:ROWS_SHOWN])
-        out.append(each if len(items) <= 12 else folded("One by one", each))
+        shown = zip(
+            *(v.slice(0, ROWS_SHOWN).to_pylist() for v in (items[column], named_reasons)), strict=True
+        )
+        each = table(_shown(total), (named, "Reason"), list(shown))
+        out.append(each if total <= 12 else folded("One by one", each))
     note = "A failure is neither a rejection nor a low score: the work could not be done. "
     return (
         join(el("p", f"{note}Of a salvaged source, what could be decoded was used."), out) if out else join()
@@ -131,15 +98,15 @@ def _shown(total: int) -> str:
 # -- distributions --------------------------------------------------------------------------------
 
 
-def _distributions(judged: Sequence[Row], clips: Mapping[str, Row]) -> Html:
-    videos = [row for row in judged if row["kind"] != "image"]
+def _distributions(contents: Contents) -> Html:
+    clips, is_image = contents.clips, equals(contents.judged["kind"], "image")
     charts = [
-        _measure("Duration", "s", videos, clips, duration_s),
-        _measure("Motion", "", videos, clips, lambda clip: _signal(clip, "motion")),
-        _measure("Sharpness", "", judged, clips, lambda clip: _signal(clip, "sharpness")),
-        _measure("Aspect ratio", "width : height", judged, clips, _aspect, ASPECT),
+        _measure("Duration", "s", contents, duration_s(clips), ~is_image),
+        _measure("Motion", "", contents, _signal(clips, "motion"), ~is_image),
+        _measure("Sharpness", "", contents, _signal(clips, "sharpness")),
+        _measure("Aspect ratio", "width : height", contents, _aspect(clips), scale=ASPECT),
     ]
-    images = len(judged) - len(videos)
+    images = int(is_image.sum())
     still = (
         f" {count(images)} of the clips are images: they have no duration and no motion." if images else ""
     )
@@ -151,23 +118,31 @@ def _distributions(judged: Sequence[Row], clips: Mapping[str, Row]) -> Html:
 def _measure(
     title: str,
     unit: str,
-    judged: Sequence[Row],
-    clips: Mapping[str, Row],
-    measure: Callable[[Row], float | None],
+    contents: Contents,
+    of_clip: np.ndarray,
+    among: np.ndarray | None = None,
     scale: Scale | None = None,
 ) -> Html:
-    series = []
-    for name in COMPARED:
-        values = [measure(clips[row["clip_id"]]) for row in judged if row["status"] == name]
-        series.append(Series(name=name, style=name, values=[v for v in values if v is not None]))
+    """The histogram of a measure of the clips, float64 [C] with NaN where there is none, over the judged rows
+    that are `among`, bool [N]."""
+    values = of_clip[contents.clip_of]
+    measured = ~np.isnan(values) if among is None else among & ~np.isnan(values)
+    series = [
+        Series(name=name, style=name, values=values[measured & contents.is_judged(name)]) for name in COMPARED
+    ]
     return histogram(title, unit, series, scale=scale)
 
 
-def _signal(clip: Row, name: str) -> float | None:
-    value: float | None = (clip["signals"] or {}).get(name)
-    return value
+def _signal(clips: pa.Table, name: str) -> np.ndarray:
+    return numbers(pc.struct_field(clips["signals"], name))
 
 
-def _aspect(clip: Row) -> float | None:
-    _, _, width, height = clip["crop"] or (0, 0, clip["width"], clip["height"])
-    return width / height if width and height else None
+def _aspect(clips: pa.Table) -> np.ndarray:
+    """Width over height of each clip's active picture, or of the whole where that is not known."""
+    crops = clips["crop"].combine_chunks()
+    known = pc.fill_null(pc.equal(pc.list_value_length(crops), 4), False)
+    sizes = np.stack([np.nan_to_num(numbers(clips[name])) for name in ("width", "height")], axis=1)
+    cropped = crops.filter(known).flatten().to_numpy(zero_copy_only=False).reshape(-1, 4)[:, 2:]
+    sizes[known.to_numpy(zero_copy_only=False)] = cropped
+    width, height = sizes[:, 0], sizes[:, 1]
+    return np.divide(width, height, out=np.full(len(sizes), np.nan), where=(width > 0) & (height > 0))

@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.operation.receipts import FOLDER
 from pipeline.progress import Progress, silent
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
@@ -108,9 +109,9 @@ def bench_kill(
 
 
 def contents(corpus: Path) -> dict[str, bytes]:
-    """Every file of a corpus but hidden ones."""
+    """Every file of a corpus but hidden ones, and receipts, which hold clocks."""
     files = (p for p in sorted(corpus.rglob("*")) if p.is_file() and not p.name.startswith("."))
-    return {str(p.relative_to(corpus)): p.read_bytes() for p in files}
+    return {str(p.relative_to(corpus)): p.read_bytes() for p in files if p.parent.name != FOLDER}
 
 
 def _unfinished(corpus: Path, wanted: dict[str, bytes]) -> list[str]:
@@ -174,16 +175,22 @@ def _victims(victim: str, driver: int) -> list[int]:
     """The pids of a run's victims."""
     if victim.endswith("driver"):
         return [driver]
-    pids, families = [], _families()
-    below = list(families.get(driver, ()))
-    while below:
-        pid, command = below.pop(0)
-        below += families.get(pid, ())
-        # Actors of the pool and processes of single tasks; idle ones are called ray::IDLE.
+    pids = []
+    for pid, command in descendants(driver):
+        # Actors of a crew; idle ones are called ray::IDLE.
         worker = command.startswith(b"ray::") and b"IDLE" not in command and b"Worker" in command
         if (command.split(b"\0")[0].endswith(b"/raylet")) if victim == "raylet" else worker:
             pids.append(pid)
     return pids
+
+
+def descendants(parent: int) -> list[tuple[int, bytes]]:
+    """(pid, command line) of the processes below one, the nearer ones first."""
+    families = _families()
+    below = list(families.get(parent, ()))
+    for pid, _ in below:
+        below += families.get(pid, ())
+    return below
 
 
 def _families() -> dict[int, list[tuple[int, bytes]]]:

@@ -11,6 +11,11 @@ def add_verbs(verbs: Verbs) -> None:
     add("--no-mirrored", action="store_true", help="a mirrored copy is no copy")
     add = verbs.add("bench judge", bench_judge, "--rows 1000000 --json")
     add("--rows", type=int, default=100_000, help="clips of the synthetic table")
+    add = verbs.add("bench corpus", bench_corpus, "--sources 20000 200000 --out /scratch --measure --json")
+    add("--sources", type=int, nargs="+", required=True, help="how many, one clip each")
+    add("--out", required=True, help="a folder; each corpus lies in a folder of its size, and stays")
+    add("--measure", action="store_true", help="run each verb over them in a process of its own")
+    add("--only", default="", metavar="WORD", help="measure the verbs whose name holds it")
     add = verbs.add("bench shots", bench_shots, "--media toy/videos --truth toy/truth.jsonl --json")
     add("--media", required=True, help="folder of videos")
     add("--truth", required=True, help="truth.jsonl of a toy world, or a cuts.json")
@@ -33,6 +38,23 @@ def add_verbs(verbs: Verbs) -> None:
     add = verbs.add("bench exits", bench_exits, "--runs 500 --busy 2 --json")
     add("--runs", type=int, default=500)
     add("--busy", type=int, default=0, help="how many busy loops run beside them")
+
+    add = verbs.add("bench engine", bench_engine, "--json")
+    add("--tasks", type=int, default=40, help="tasks of half a second, a worker")
+    add("--empty", type=int, default=2000, help="tasks that do nothing")
+    add("--executor", choices=["local", "ray"], help="(default: both)")
+
+    add = verbs.add("bench plan", bench_plan, "--media videos/ --seeds 10 --json")
+    add("--media", required=True, nargs="+", help="folders of videos and images, 40 clips or more")
+    add("--seeds", type=int, default=10)
+    add("--seconds", type=float, help="as for plan")
+
+    add = verbs.add("bench peers", bench_peers, "--media clips/ montages/ --cuts cuts.json --json")
+    add("--media", required=True, nargs="+", help="folders of videos; the images are made of them")
+    add("--cuts", help="a cuts.json or truth.jsonl: the true shots of some of them")
+    add("--duplicates", help="a duplicates.json: which of them are copies")
+    add("--cache", help="where environments are made (default: ~/.cache/framemill/peers)")
+    add("--only", default="", metavar="WORD", help="the peers whose name holds it")
 
     add = verbs.add("bench zoo", bench_zoo, "--only tars/ --json")
     add("--only", default="", metavar="WORD", help="the cases whose name (axis/case) holds it")
@@ -61,6 +83,20 @@ def bench_judge(args: Args) -> int:
     from pipeline.bench.judge import bench_judge as bench
 
     show(args, bench(args.rows))
+    return 0
+
+
+def bench_corpus(args: Args) -> int:
+    """Synthetic corpora as a run leaves them, and what each verb costs on them: CPU seconds and memory."""
+    from pathlib import Path
+
+    from pipeline.bench.scale import bench_corpus as bench
+    from pipeline.bench.scale import lines
+    from pipeline.progress import progress_bar
+
+    with progress_bar("corpus", "corpora", machine=args.json) as report:
+        result = bench(args.sources, Path(args.out), measure=args.measure, only=args.only, progress=report)
+    show(args, result, lines(result))
     return 0
 
 
@@ -116,6 +152,45 @@ def bench_exits(args: Args) -> int:
         result = bench(args.runs, args.busy, progress=report)
     show(args, result)
     return 0 if result["ratio"] == 1.0 else 1
+
+
+def bench_engine(args: Args) -> int:
+    """Executors: how busy 1, 2 and 4 workers are kept, empty tasks a second, the driver's CPU a task."""
+    from pipeline.bench.engine import bench_engine as bench
+    from pipeline.progress import progress_bar
+
+    names = [args.executor] if args.executor else ["local", "ray"]
+    with progress_bar("engine", "runs", machine=args.json) as report:
+        result = bench(args.tasks, args.empty, names, report)
+    show(args, result)
+    return 0
+
+
+def bench_plan(args: Args) -> int:
+    """What plans of different samples say, against the run: how many of their ranges hold the truth."""
+    from pipeline.forecast.comparison import bench_plan as bench
+    from pipeline.forecast.comparison import lines
+    from pipeline.progress import progress_bar
+
+    with progress_bar("plan", "steps", machine=args.json) as report:
+        result = bench(args.media, args.seeds, args.seconds, report)
+    show(args, result, lines(result))
+    return 0 if result["ratio"] >= 0.9 else 1
+
+
+def bench_peers(args: Args) -> int:
+    """Other pipelines on the same files, each in an environment of its own: cost and quality."""
+    from pathlib import Path
+
+    from pipeline.bench.peers import bench_peers as bench
+    from pipeline.bench.peers import lines
+    from pipeline.progress import progress_bar
+
+    cache = Path(args.cache or "~/.cache/framemill/peers").expanduser()
+    with progress_bar("peers", "steps", machine=args.json) as report:
+        result = bench(args.media, args.cuts, args.duplicates, cache, args.only, report)
+    show(args, result, lines(result))
+    return 0
 
 
 def bench_zoo(args: Args) -> int:

@@ -7,6 +7,7 @@ read. A table is read once as long as it does not change.
 """
 
 import hashlib
+import secrets
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,7 @@ class Corpus:
     def __init__(self, root: str) -> None:
         self.root = root
         self.storage = Storage(root)
+        self.run_id = secrets.token_hex(4)  # of the receipts that are written through this object
         self._lease: Lease | None = None
         self._held: dict[str, tuple[object, dict[str, pa.ChunkedArray]]] = {}  # table → state, columns
 
@@ -105,8 +107,10 @@ class Corpus:
             self.storage.write_bytes(CONFIG_PATH, data)
 
     @contextmanager
-    def writing(self, verb: str = "command") -> Iterator[None]:
-        """Holds the corpus for one writer; sweeps what a killed one left unfinished."""
+    def writing(self, verb: str = "command", run_id: str = "") -> Iterator[None]:
+        """Holds the corpus for one writer, whose receipts bear `run_id`; sweeps what a killed one left
+        unfinished."""
+        self.run_id = run_id or self.run_id
         with held(self.root, verb) as lease:
             self._lease = lease
             try:

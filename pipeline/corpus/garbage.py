@@ -3,8 +3,8 @@
 In: a corpus whose inputs are all analyzed. Out: how many files, rows and bytes are of no use, and, unless
 only that was asked for, a corpus without them: parts and files of other settings than corpus.toml's
 (switching back to them is making them again), rows of sources that are no inputs any more, filmstrips of
-which no clip is current, what killed tasks left. Never: latents (encoding drops those that are stale), a row
-of a current clip.
+which no clip is current, what killed tasks left, receipts of runs long ago. Never: latents (encoding drops
+those that are stale), a row of a current clip.
 
 History goes in an order in which a corpus that is killed half way has less history and no half one: its
 sources first, without which nothing of it counts, then its manifests, then the rest.
@@ -30,16 +30,18 @@ from pipeline.corpus.manifest import (
     tables_of,
 )
 from pipeline.errors import UsageError
+from pipeline.operation.receipts import old_receipts
 
 FILE = re.compile(  # a manifest, a part or a compacted file, of rows or of filmstrips
     r"(?P<folder>sources|clips|prints|strip_parts|strips|(?:captions|embeddings)/[^/]+)/"
     r"_?(?P<fingerprint>[^/._-]+)(?P<kind>[.-])(?P<rest>[^/]*)"
 )
-HISTORY, LEFT, UNSEEN, KILLED = (
+HISTORY, LEFT, UNSEEN, KILLED, PAST = (
     "files made with other settings",
     "rows of sources that are no inputs any more",
     "filmstrips of no current clip",
     "what killed commands left",
+    "receipts of runs before the newest 1,000",
 )
 
 
@@ -104,6 +106,7 @@ def collect(corpus: Corpus, *, dry_run: bool = False) -> list[Garbage]:
     left += [
         f[0] for f in current if f["folder"] == CLIPS.folder and f["kind"] == "-" and keys[f[0]] not in marked
     ]
+    past = old_receipts(corpus.storage)
     erasures = {place: list(_erasures(corpus, place, sorted(unseen), sizes)) for place in places}
     if not dry_run:
         for place, of_place in erasures.items():
@@ -112,12 +115,14 @@ def collect(corpus: Corpus, *, dry_run: bool = False) -> list[Garbage]:
         manifests = [path for path in history if path.endswith(".json")]
         for paths in (marks, manifests, history, unseen.values(), left):
             corpus.storage.delete_all(paths)
+        corpus.storage.delete_all(past)
     rows = [erasure for of_place in erasures.values() for erasure in of_place]
     return [
         _files(HISTORY, history, sizes),
         Garbage(what=LEFT, rows=sum(e.rows for e in rows), bytes=sum(e.bytes for e in rows)),
         _files(UNSEEN, unseen.values(), sizes),
         _files(KILLED, left, sizes),
+        _files(PAST, past, sizes),
     ]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import tars
 from pipeline.corpus import tables
@@ -152,8 +153,7 @@ class ShardReader:
             raise FormatError(f"no latent set at {root}", expected=INDEX_NAME, fix="run framemill encode")
         self.info = read_info(self.storage)
         self.everything: pa.Table = tables.from_parquet(self.storage.read_bytes(INDEX_NAME), tables.INDEX)
-        ok = pa.array([status == "ok" for status in self.everything["status"].to_pylist()], pa.bool_())
-        self.index: pa.Table = self.everything.filter(ok)
+        self.index: pa.Table = self.everything.filter(pc.equal(self.everything["status"], "ok"))
         """A row a sample that can be read, sorted by clip id (failed clips are left out)."""
 
     def rows(self) -> list[dict[str, Any]]:

@@ -1,10 +1,9 @@
-"""What a corpus holds: counts by status and reason for sources, clips, captions and shards.
+"""What a corpus holds: counts by status and class of reason for sources, clips, captions and shards.
 
 In: a corpus. Out: plain numbers that add up: sources = ok + salvaged + failed; clips = kept +
 rejected + failed + unjudged. Reads tables only.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,27 +13,31 @@ import pyarrow.compute as pc
 from pipeline.corpus.corpus import Corpus, kept
 from pipeline.corpus.failures import FailureLimit
 from pipeline.corpus.shards import LatentSet
+from pipeline.operation.reasons import of_column
+from pipeline.progress import said
 
 
 def status(corpus: Corpus) -> dict[str, Any]:
     """Counts of every table of the corpus, as `framemill status --json` prints them."""
-    inputs, sources, clips, judged = corpus.inputs(), corpus.sources(), corpus.clips(), corpus.judged()
-    known = pa.array(clips["clip_id"].to_pylist(), pa.string())
-    judged = judged.filter(pc.is_in(judged["clip_id"], value_set=known))
+    inputs, judged = corpus.inputs(), corpus.judged()
+    sources = corpus.sources(["source_id", "status", "reason", "duration_s"])
+    clips = corpus.clips(["clip_id"])
+    judged = judged.filter(pc.is_in(judged["clip_id"], value_set=clips["clip_id"]))
+    contents = sources["source_id"].drop_null()
     return {
         "sources": {
             "total": inputs.num_rows,
             "pending": inputs.num_rows - sources.num_rows,
             "status": _counts(sources["status"]),
-            "reasons": _counts(sources.filter(pc.equal(sources["status"], "failed"))["reason"]),
-            "copies": len(ids := sources["source_id"].drop_null()) - len(set(ids.to_pylist())),
+            **of_column(sources.filter(pc.equal(sources["status"], "failed"))["reason"]),
+            "copies": len(contents) - pc.count_distinct(contents).as_py(),
             "duration_s": round(pc.sum(sources["duration_s"]).as_py() or 0.0, 3),
         },
         "clips": {
             "total": clips.num_rows,
             "pending": clips.num_rows - judged.num_rows,
             "status": _counts(judged["status"]),
-            "reasons": _counts(pc.list_flatten(judged["reasons"])),
+            **of_column(pc.list_flatten(judged["reasons"])),
             "kept_s": round(pc.sum(kept(judged)["duration_s"]).as_py() or 0.0, 3),
         },
         "captions": {name: _captions(corpus, name) for name in corpus.sets("captions")},
@@ -62,7 +65,8 @@ def stage_lines(stages: Sequence[dict[str, Any]], counts: dict[str, Any]) -> lis
     """A table of what each stage did, then the status, for people."""
     lines = [f"{'stage':<10}{'tasks':>7}{'seconds':>9}  result"]
     for row in stages:
-        facts = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("stage", "tasks", "seconds") and v)
+        told = {k: v for k, v in row.items() if k not in ("stage", "tasks", "seconds") and v != 0}
+        facts = ", ".join(said(told))
         lines.append(f"{row['stage']:<10}{row['tasks']:>7}{row['seconds']:>9.1f}  {facts or 'nothing to do'}")
     return [*lines, "", *status_lines(counts)]
 
@@ -85,14 +89,14 @@ def status_lines(counts: dict[str, Any]) -> list[str]:
     for name, head, group in groups:
         facts = [*group["status"].items(), *(("pending", n) for n in [group.get("pending", 0)] if n)]
         lines.append(f"{name:<18}{head}: " + ", ".join(f"{k} {v}" for k, v in facts))
-        lines += [f"{'':<20}{n} × {reason}" for reason, n in group["reasons"].items()]
+        lines += [f"{'':<20}{reason} × {n:,}" for reason, n in group["reasons"].items()]
     return lines
 
 
 def _captions(corpus: Corpus, name: str) -> dict[str, Any]:
-    rows = corpus.captions(name)
+    rows = corpus.captions(name, ["status", "reason"])
     failed = rows.filter(pc.equal(rows["status"], "failed"))
-    return {"total": rows.num_rows, "status": _counts(rows["status"]), "reasons": _counts(failed["reason"])}
+    return {"total": rows.num_rows, "status": _counts(rows["status"]), **of_column(failed["reason"])}
 
 
 def _latents(corpus: Corpus, name: str) -> dict[str, Any]:
@@ -103,10 +107,12 @@ def _latents(corpus: Corpus, name: str) -> dict[str, Any]:
         "shards": len(latents.shards()),
         "samples": rows.num_rows,
         "status": _counts(rows["status"]),
-        "reasons": _counts(failed["reason"]),
+        **of_column(failed["reason"]),
         "tokens": pc.sum(rows["tokens"]).as_py() or 0,
     }
 
 
-def _counts(values: Any) -> dict[str, int]:
-    return dict(sorted(Counter(v for v in values.to_pylist() if v).items()))
+def _counts(values: pa.ChunkedArray) -> dict[str, int]:
+    """How often each text stands there; null and empty ones are not counted."""
+    counted = pc.value_counts(values).to_pylist()
+    return dict(sorted((row["values"], row["counts"]) for row in counted if row["values"]))

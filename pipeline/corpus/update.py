@@ -5,13 +5,15 @@ and the rows of the stage compacted (pipeline/corpus/folding.py).
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
-from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import Stage, Task
 from pipeline.errors import StorageError
+from pipeline.operation.receipts import run_recorded
 from pipeline.progress import Progress
 
 LOG = logging.getLogger(__name__)
@@ -23,22 +25,24 @@ def bring_up_to_date(
     place: str,
     current: str,
     *,
-    plan: Callable[[], list[Task]],
-    stage: Callable[[list[Task]], Stage],
+    plan: Callable[[], Sequence[Task]],
+    stage: Callable[[Sequence[Task]], Stage],
     executor: Executor,
     progress: Progress,
     forget: Callable[[], object] | None = None,
+    beside: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> RunSummary:
     """Makes `current` the fingerprint of the stage at `place` (rows of another are history from then on),
     folds what an earlier run left in parts, forgets what failed where asked to, plans what is open after
     that, runs it and folds it. A run that is killed anywhere in between has done less of it, and the next one
-    goes on."""
+    goes on. `beside` is entered while tasks run, and not at all where there are none."""
     corpus.record(config, place, current)
     corpus.fold(place)
     if forget is not None:
         forget()
     tasks = plan()
-    summary = run(stage(tasks), tasks, executor, corpus.root, progress)
+    with beside() if tasks else nullcontext():
+        summary = run_recorded(stage(tasks), tasks, executor, corpus.storage, corpus.run_id, progress)
     if tasks:
         try:
             corpus.fold(place)

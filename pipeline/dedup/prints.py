@@ -39,14 +39,25 @@ def clip_print(
         )
         weights = np.maximum(on_screen_s, 1e-9)
         on_screen[k] = weights @ frames[first:last] / weights.sum()
+    return _film(on_screen, active)
+
+
+def still_prints(frames: np.ndarray) -> np.ndarray:
+    """The one sample of each of N stills without bars, uint8 [N, PRINT_SIZE], from their coarse grids, uint8
+    [N, DIMENSIONS]."""
+    return _film(frames.astype(np.float32), (0.0, 0.0, 1.0, 1.0))
+
+
+def _film(on_screen: np.ndarray, active: tuple[float, float, float, float]) -> np.ndarray:
+    """Samples uint8 [S, PRINT_SIZE] of coarse grids float32 [S, DIMENSIONS]."""
     left, top, right, bottom = active
+    sides, bars = (PRINT_LUMA, PRINT_CHROMA, PRINT_CHROMA), (0, 128, 128)
     planes = [
-        resample(_without_bars(plane, bar, active), side, (top, bottom), (left, right)).reshape(samples, -1)
-        for plane, side, bar in zip(
-            _planes(on_screen), (PRINT_LUMA, PRINT_CHROMA, PRINT_CHROMA), (0, 128, 128), strict=True
-        )
+        resample(_without_bars(plane, bar, active), side, (top, bottom), (left, right))
+        for plane, side, bar in zip(_planes(on_screen), sides, bars, strict=True)
     ]
-    return np.rint(np.concatenate(planes, axis=1)).astype(np.uint8)  # [S, PRINT_SIZE]
+    tiny = np.concatenate([plane.reshape(len(on_screen), -1) for plane in planes], axis=1)
+    return np.rint(tiny).astype(np.uint8)
 
 
 def _without_bars(planes: np.ndarray, bar: int, active: tuple[float, float, float, float]) -> np.ndarray:

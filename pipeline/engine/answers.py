@@ -1,14 +1,18 @@
 """What a worker in another process says of a task: a receipt, or the error that ends the run.
 
 In: a stage and its tasks, one after another. Out: answers, which travel as plain dicts. An executor that runs
-elsewhere gets no exceptions from there: what must end the run has to travel as a value.
+elsewhere gets no exceptions from there: what must end the run has to travel as a value. So do the lines of
+the worker's log, which come out in the log of the run, wherever the worker was.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pipeline import errors
+from pipeline.command import PACKAGES
 from pipeline.engine.proof import Question
 from pipeline.engine.runner import Receipt, Worker
 from pipeline.engine.stage import Stage, Task
@@ -23,14 +27,18 @@ ERRORS: dict[str, type[errors.FramemillError]] = {  # as they are called on the 
     "format": errors.FormatError,
 }
 NAMES = {kind: name for name, kind in ERRORS.items()}
+MOST_LINES = 100  # of a task's log that travel
+Line = tuple[int, str, str]  # level, logger, message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What became of a task: either its receipt or the error that must end the run, never both."""
+    """What became of a task: either its receipt or the error that must end the run, never both; and what its
+    worker wrote to its log meanwhile."""
 
     receipt: Receipt | None = None
     fatal: errors.FramemillError | None = None
+    lines: tuple[Line, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.receipt is None) == (self.fatal is None):
@@ -45,32 +53,69 @@ class Answer:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON can hold it."""
+        lines = {"lines": self.lines} if self.lines else {}
         if self.fatal is None:
             assert self.receipt is not None
-            return {"receipt": asdict(self.receipt)}
+            return {"receipt": asdict(self.receipt), **lines}
         kind = next(kind for kind in type(self.fatal).__mro__ if kind in NAMES)
         texts = {"what": self.fatal.what, "expected": self.fatal.expected, "fix": self.fatal.fix}
-        return {"fatal": {"kind": NAMES[kind], **texts}}
+        return {"fatal": {"kind": NAMES[kind], **texts}, **lines}
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> "Answer":
+        lines = tuple((level, logger, text) for level, logger, text in row.get("lines", ()))
         if "receipt" in row:
-            return cls(receipt=Receipt(**row["receipt"]))
+            return cls(receipt=Receipt(**row["receipt"]), lines=lines)
         texts = dict(row["fatal"])
         what, kind = texts.pop("what"), ERRORS[texts.pop("kind")]
-        return cls(fatal=kind(what, **texts))
+        return cls(fatal=kind(what, **texts), lines=lines)
 
 
 class AnsweringWorker:
-    """A Worker in a process of an executor: set up at its first task, never raises what must travel."""
+    """A Worker in a process of an executor, on `node`: set up at its first task, never raises what must
+    travel. Lines of its log from `level` on travel too."""
 
-    def __init__(self, stage: Stage, question: Question) -> None:
-        self._stage, self._question = stage, question
+    def __init__(
+        self, stage: Stage, question: Question, node: str = "", level: int = logging.WARNING
+    ) -> None:
+        self._stage, self._question, self._node, self._level = stage, question, node, level
         self._worker: Worker | None = None
 
     def run(self, task: Task, *, commit: bool = True) -> Answer:
+        with _kept(self._level) as kept:
+            answer = self._answer(task, commit)
+        return replace(answer, lines=tuple(kept.lines))
+
+    def _answer(self, task: Task, commit: bool) -> Answer:
         try:
             self._worker = self._worker or Worker(self._stage, self._question.root, self._question)
-            return Answer(receipt=self._worker.run(task, commit=commit))
+            receipt = self._worker.run(task, commit=commit)
         except errors.FramemillError as error:
             return Answer(fatal=error)
+        return Answer(receipt=replace(receipt, node=self._node or receipt.node))
+
+
+class _Kept(logging.Handler):
+    """The first lines of a log, and how many more there were."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.lines: list[Line] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self.lines) < MOST_LINES:
+            self.lines.append((record.levelno, record.name, record.getMessage()))
+
+
+@contextmanager
+def _kept(level: int) -> Iterator[_Kept]:
+    """Takes the lines of this project's loggers meanwhile."""
+    handler, loggers = _Kept(level), [logging.getLogger(name) for name in PACKAGES]
+    for logger in loggers:
+        logger.setLevel(level)
+        logger.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)

@@ -1,8 +1,8 @@
 """A worker of pipeline/engine/pool.py: `python -m pipeline.engine.pool_worker FD`.
 
-In (a socket, FD): where modules lie, (stage, question), then (task, commit) after (task, commit). Out: an
-answer to each task. Ends with its parent, also when that was killed: then the socket closes. Never: stdin or
-stdout.
+In (a socket, FD): where modules lie, (stage, question, level of the log), then (task, commit) after (task,
+commit). Out: an answer to each task. Ends with its parent, also when that was killed: then the socket closes.
+Never: stdin or stdout.
 """
 
 import os
@@ -18,7 +18,8 @@ from pipeline.engine.answers import AnsweringWorker
 
 def _serve(connection: Connection) -> None:
     sys.path[:] = connection.recv()
-    worker = AnsweringWorker(*connection.recv())
+    stage, question, level = connection.recv()
+    worker = AnsweringWorker(stage, question, level=level)
     messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(connection, messages), daemon=True).start()
     while True:

@@ -1,50 +1,47 @@
-"""The same executor on Ray Data: the only file that imports ray.
+"""The same executor on a Ray cluster: the only file that imports ray.
 
-In: a stage and its tasks. Out: receipts as tasks end. One task is one block; each worker is an actor
-that sets the stage up once and commits its parts itself, so only small receipts travel. What the death of a
-worker costs: pipeline/engine/culprits.py.
+In: a stage and its tasks. Out: receipts as tasks end. Each worker is an actor that sets the stage up once and
+commits its parts itself, so only small receipts travel. Who gets which task: pipeline/engine/crew.py. What
+the death of a worker costs: pipeline/engine/culprits.py.
+
+Not Ray Data: tasks are few and large and their answers small, so that it has nothing to stream, and its pool
+of actors tries a task that killed its worker for ever or never, does not tell a lost node from a deadly row,
+and costs 7.5 ms of the driver a task. Here the driver holds at most two tasks a worker in the object store,
+and workers that do not fit yet stay with Ray as demand, which an autoscaler sees.
 """
 
-import json
+import contextlib
 import logging
 import os
 import re
 import socket
-import warnings
-from collections.abc import Generator, Iterator, Sequence
+import sys
+import threading
+import time
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
 import ray
-from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import errors
 from pipeline.ending import undisturbed
 from pipeline.engine.answers import Answer, AnsweringWorker
+from pipeline.engine.crew import Crew, Event, What
 from pipeline.engine.culprits import Ended, receipts
 from pipeline.engine.proof import Question, asked
 from pipeline.engine.resources import let_waiting_threads_sleep, show_gpus
-from pipeline.engine.runner import Receipt
+from pipeline.engine.runner import Beat, Receipt
+from pipeline.engine.shares import Amounts, Claim, Claims, amounts, lack, refuse_too_large
 from pipeline.engine.stage import Resources, Stage, Task
 
 LOG = logging.getLogger(__name__)
 PROOF_S = 120.0  # a node that has not answered by then is judged by its workers, which ask again
 REACHED_S = 10.0  # to connect to a head; ray.init asks one that is not there for many minutes
-DIED = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)  # not a lost node or cluster
-
-
-class _TaskWorker:
-    """A worker as Ray Data calls it: a batch of one task in, its answer as JSON out."""
-
-    def __init__(self, stage: Stage, question: Question) -> None:
-        self._worker = _worker(stage, question)
-
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        with pa.ipc.open_stream(batch["inputs"][0]) as stream:
-            task = Task(key=str(batch["key"][0]), inputs=stream.read_all())
-        return {"answer": [json.dumps(self._worker.run(task).to_dict())]}
+LOOK_S = 2.0  # how old a view of the nodes may be
+STARTING = threading.Lock()
+NODE_ALIVE = "worker process has died"  # what Ray says of an actor's death that its node's raylet reported
 
 
 class RayExecutor:
@@ -53,21 +50,38 @@ class RayExecutor:
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers
         self._proven: set[tuple[str, str]] = set()  # (root, node) that share the driver's storage
+        self._proving, self._stopped = threading.Lock(), threading.Event()
+        self._cluster = _Cluster(self._stopped)
 
     def gpus(self) -> float:
         _start()
         return float(ray.cluster_resources().get("GPU", 0.0))
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
+    def stop(self) -> None:
+        """Every stage that is executed ends with KeyboardInterrupt, wherever its thread waits."""
+        self._stopped.set()
+
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt | Beat]:
         _start()
-        with asked(root) as question:
+        need = stage.resources
+        refuse_too_large(need, self._cluster.nodes(), "any node", ["CPU", "memory"])  # GPUs are waited for
+        with asked(root) as question, self._cluster.claims.entered(amounts(need)) as claim:
+            there = ray.put((stage, question, logging.getLogger("pipeline").getEffectiveLevel()))
+
+            def crew(tasks: Sequence[Task], **how: Any) -> Generator[Ended | Beat]:
+                place = _Actors(need, there, self._cluster, claim, self._workers)
+                return Crew(place, stage, tasks, **how).run()
+
             try:
-                self._prove(question)
-                pooled, alone = partial(self._pooled, stage, question), partial(_alone, stage, question)
-                yield from receipts(tasks, pooled, alone)
+                with self._proving:
+                    self._prove(question)
+                yield from receipts(tasks, crew, partial(crew, keep=False))
             except KeyboardInterrupt:
-                ray.shutdown()  # no worker commits anything after this run has let go of the corpus
+                self.stop()  # stages beside this one too
                 raise
+            finally:
+                if self._stopped.is_set() and len(self._cluster.claims.all) == 1:
+                    ray.shutdown()  # no worker commits anything after this run has let go of the corpus
 
     def _prove(self, question: Question) -> None:
         """Lets each node that may run tasks answer, but for those that have; StorageError for one that does
@@ -101,45 +115,126 @@ class RayExecutor:
         if refusals:  # raised when every other answer is taken in, so that none is left lying there
             raise refusals[0]
 
-    def _pooled(self, stage: Stage, question: Question, tasks: Sequence[Task]) -> Iterator[Answer]:
-        """Answers of a pool of workers; none for the tasks that a dying worker took with it."""
-        need = stage.resources
-        items = [{"key": task.key, "inputs": _ipc(task.inputs)} for task in tasks]
-        answers = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-            _TaskWorker,
-            fn_constructor_args=(stage, question),
-            batch_size=1,
-            compute=ActorPoolStrategy(size=min(len(items), self._workers or _fit(need))),
+
+class _Cluster:
+    """What the nodes have, for the stages that run at the same time."""
+
+    def __init__(self, stopped: threading.Event) -> None:
+        self.claims, self.stopped = Claims(), stopped
+        self._nodes: list[Amounts] = []
+        self._seen_s = float("-inf")
+
+    def nodes(self) -> list[Amounts]:
+        """What each living node with CPUs has, at most LOOK_S old."""
+        with self.claims.lock:
+            if time.monotonic() - self._seen_s > LOOK_S:
+                living = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+                self._nodes = [
+                    {"CPU": has["CPU"], "GPU": has.get("GPU", 0.0), "memory": has.get("memory", 0.0) / 2**30}
+                    for has in living
+                    if has.get("CPU")
+                ]
+                self._seen_s = time.monotonic()
+            return self._nodes
+
+    def room(self, claim: Claim, need: Resources) -> int:
+        """How many workers a stage may have, those included that are not there yet. Where every stage has its
+        share, each asks for as many again: that is the demand which makes a cluster grow, and what begins
+        on a new node at once."""
+        nodes = self.nodes()
+        with self.claims.lock:
+            counts = [self.claims.share(other, nodes) for other in self.claims.all]
+            content = all(c.present >= n for c, n in zip(self.claims.all, counts, strict=True))
+            share = counts[self.claims.all.index(claim)]
+        return max(share + (max(1, share) if content else 0), need.min_workers, 1)
+
+
+class _TaskWorker:
+    """A worker, as an actor. One that asked for no GPU sees none: Ray shows it all of them."""
+
+    def __init__(self, orders: tuple[Stage, Question, int]) -> None:
+        stage, question, level = orders
+        if not stage.resources.gpus:
+            show_gpus(os.environ, ())
+        self._node = f"{socket.gethostname()} ({ray.get_runtime_context().get_node_id()[:8]})"
+        self._worker = AnsweringWorker(stage, question, self._node, level)
+
+    def node(self) -> str:
+        return self._node
+
+    def run(self, task: Task, commit: bool) -> dict[str, Any]:
+        return self._worker.run(task, commit=commit).to_dict()
+
+
+class _Actors:
+    """The actors of one stage, as a crew's place."""
+
+    queues = True
+
+    def __init__(
+        self, need: Resources, orders: Any, cluster: _Cluster, claim: Claim, workers: int | None
+    ) -> None:
+        self._need, self._orders, self._cluster, self._claim = need, orders, cluster, claim
+        self._most = workers or sys.maxsize
+        self._kind = ray.remote(
             num_cpus=need.cpus,
             num_gpus=need.gpus,
-            memory=_bytes(need),
-            max_restarts=-1,
-            max_task_retries=0,  # Ray Data would try for ever
-        )
-        for row in answers.iter_rows():
-            yield Answer.from_dict(json.loads(row["answer"]))
+            memory=int(need.memory_gb * 2**30),
+            max_restarts=0,
+            max_task_retries=0,
+        )(_TaskWorker)
+        self._awaited: dict[Any, tuple[Any, bool]] = {}  # what Ray will give → (its worker, is it an answer)
 
+    def room(self, have: int, present: int, wanted: int) -> int:
+        if self._cluster.stopped.is_set():
+            raise KeyboardInterrupt
+        self._claim.wanted, self._claim.present = min(wanted, self._most), present
+        return min(self._most, self._cluster.room(self._claim, self._need))
 
-def _alone(
-    stage: Stage, question: Question, tasks: Sequence[Task], *, commit: bool = True
-) -> Iterator[Ended]:
-    """How the tasks ended, a process a task."""
-    need = stage.resources
-    run_one = ray.remote(
-        num_cpus=need.cpus, num_gpus=need.gpus, memory=_bytes(need), max_retries=0, max_calls=1
-    )(_run_one)
-    waiting = {run_one.remote(stage, question, task, commit): number for number, task in enumerate(tasks)}
-    while waiting:
-        (done,), _ = ray.wait(list(waiting), num_returns=1)
-        number = waiting.pop(done)
+    def hire(self) -> Any:
+        actor = self._kind.remote(self._orders)
+        self._awaited[actor.node.remote()] = (actor, False)
+        return actor
+
+    def send(self, worker: Any, task: Task, commit: bool) -> None:
+        self._awaited[worker.run.remote(task, commit)] = (worker, True)
+
+    def events(self, timeout_s: float) -> list[Event[Any]]:
+        if not self._awaited:
+            time.sleep(timeout_s)
+            return []
+        first, _ = ray.wait(list(self._awaited), num_returns=1, timeout=timeout_s)
+        if not first:
+            return []
+        done, _ = ray.wait(list(self._awaited), num_returns=len(self._awaited), timeout=0)
+        return [self._event(ref) for ref in done]
+
+    def _event(self, ref: Any) -> Event[Any]:
+        worker, is_answer = self._awaited.pop(ref)
         try:
-            yield Ended(number=number, answer=Answer.from_dict(ray.get(done)))
+            value = ray.get(ref)
         except ray.exceptions.RayError as error:
-            yield Ended(number=number, died=isinstance(error, DIED))
+            what = What.DIED if _node_lives(error) else What.LOST
+            return Event(worker=worker, what=what, text=" ".join(str(error).split()))
+        if is_answer:
+            return Event(worker=worker, what=What.ANSWERED, answer=Answer.from_dict(value))
+        return Event(worker=worker, what=What.READY, text=value)
+
+    def dismiss(self, worker: Any) -> None:
+        self._awaited = {ref: its for ref, its in self._awaited.items() if its[0] is not worker}
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(worker)
+
+    def lack(self) -> str:
+        return lack(self._claim.need, self._cluster.nodes())
 
 
-def _run_one(stage: Stage, question: Question, task: Task, commit: bool) -> dict[str, Any]:
-    return _worker(stage, question).run(task, commit=commit).to_dict()
+def _node_lives(error: ray.exceptions.RayError) -> bool:
+    """Whether an actor's end was its own. A node that is gone is noticed by the driver before Ray knows why
+    its actors are unreachable; a death that Ray can explain was reported by the node itself."""
+    if isinstance(error, ray.exceptions.ActorDiedError):
+        return not error.preempted and (error.actor_init_failed or NODE_ALIVE in str(error))
+    return not isinstance(error, ray.exceptions.ActorUnavailableError)
 
 
 def _answer(question: Question) -> str | errors.StorageError:
@@ -150,66 +245,48 @@ def _answer(question: Question) -> str | errors.StorageError:
         return error
 
 
-def _worker(stage: Stage, question: Question) -> AnsweringWorker:
-    """A worker in a process of Ray's. One that asked for no GPU sees none: Ray shows it all of them."""
-    if not stage.resources.gpus:
-        show_gpus(os.environ, ())
-    return AnsweringWorker(stage, question)
-
-
 def _start() -> None:
     """Joins or starts Ray at the first task, so that a run with nothing to do costs nothing."""
-    if not ray.is_initialized():
-        let_waiting_threads_sleep(os.environ)  # workers set it too, but here they have it from their start
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back in receipts
-        os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it takes SIGTERM for a crash
-        # Of a Ray that starts here: its default of 15 leaves a worker 3 % of a core that somebody else uses.
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        try:
-            settings = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
-            if at := re.fullmatch(r"([\w.-]+):(\d+)", os.environ.get("RAY_ADDRESS", "")):
-                socket.create_connection((at[1], int(at[2])), REACHED_S).close()
-            undisturbed(partial(ray.init, **settings))
-        except Exception as error:  # Ray has several, of no common kind
-            address = os.environ.get("RAY_ADDRESS")
-            where = f"join the Ray at {address}" if address else "start Ray here"
-            raise errors.UsageError(
-                f"cannot {where}: {str(error).partition(chr(10))[0]}",
-                fix="check RAY_ADDRESS and, where the cluster asks for a token, RAY_AUTH_MODE=token and "
-                "RAY_AUTH_TOKEN_PATH; or run with --executor local",
-            ) from error
-    # Ray 2.60 warns of `**ray_remote_args` and has no other way yet to say max_restarts to a pool of actors.
-    warnings.filterwarnings("ignore", message=".ray_remote_args. is deprecated")
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = -1  # a lost task is named by the runner, not fatal
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    with STARTING:
+        if not ray.is_initialized():
+            _keep_stdout_clean()
+            _join()
 
 
-def _bytes(need: Resources) -> int:
-    return int(need.memory_gb * 2**30)
-
-
-def _fit(need: Resources) -> int:
-    """How many such workers the cluster holds."""
-    have = ray.cluster_resources()
-    if not have.get("CPU"):
-        return 1  # a head without CPUs: nodes come with the work
-    amounts = {"CPU": need.cpus, "GPU": need.gpus, "memory": _bytes(need)}
-    fit = int(min(have.get(name, 0.0) // amount for name, amount in amounts.items() if amount))
-    if fit < 1:
+def _join() -> None:
+    """UsageError in one line where there is no cluster, or none that takes this command."""
+    let_waiting_threads_sleep(os.environ)  # workers set it too, but here they have it from their start
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back in receipts
+    os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it takes SIGTERM for a crash
+    # Of a Ray that starts here: its default of 15 leaves a worker 3 % of a core that somebody else uses.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    try:
+        settings = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
+        if at := re.fullmatch(r"([\w.-]+):(\d+)", os.environ.get("RAY_ADDRESS", "")):
+            socket.create_connection((at[1], int(at[2])), REACHED_S).close()
+        undisturbed(partial(ray.init, **settings))
+    except Exception as error:  # Ray has several, of no common kind
+        address = os.environ.get("RAY_ADDRESS")
+        where = f"join the Ray at {address}" if address else "start Ray here"
         raise errors.UsageError(
-            f"a worker needs {need.cpus:g} CPUs, {need.gpus:g} GPUs and {need.memory_gb:g} GB of memory",
-            expected=f"a cluster with them; this one has {have.get('CPU', 0):g} CPUs, {have.get('GPU', 0):g} "
-            f"GPUs and {have.get('memory', 0) / 2**30:.1f} GB",
-            fix="add a node, or run with --executor local",
-        )
-    return fit
+            f"cannot {where}: {str(error).partition(chr(10))[0]}",
+            fix="check RAY_ADDRESS and, where the cluster asks for a token, RAY_AUTH_MODE=token and "
+            "RAY_AUTH_TOKEN_PATH; or run with --executor local",
+        ) from error
 
 
-def _ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as stream:
-        stream.write_table(table.combine_chunks())
-    return sink.getvalue().to_pybytes()
+def _keep_stdout_clean() -> None:
+    """What Ray prints goes to stderr or to the log: a run that loses nodes must not write dumps of raylets
+    into the JSON on stdout. Its C++ writes to file descriptor 1, its listener of errors to sys.stdout."""
+    out, is_own = sys.stdout, sys.stdout is sys.__stdout__
+    if is_own and out is not None and out.fileno() == 1:
+        out.flush()
+        own = os.dup(1)
+        os.dup2(2, 1)
+        sys.stdout = os.fdopen(own, "w", buffering=1, encoding=out.encoding, errors=out.errors)
+    ray._private.worker.print_to_stdstream = _to_log
+
+
+def _to_log(data: dict[str, Any], *_: Any, **__: Any) -> None:
+    LOG.info("Ray (%s): %s", data.get("pid"), "\n".join(data.get("lines", ())))

@@ -7,23 +7,26 @@ which stops the stage. A receipt counts when its part is seen from here. Running
 
 import logging
 import os
+import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from pipeline.config import StageResources
 from pipeline.engine.proof import Question
 from pipeline.engine.resources import threads_restored, use_threads, visible_gpus
-from pipeline.engine.stage import Loss, Resources, Stage, Task, attempt, set_up
+from pipeline.engine.stage import UNSET, Loss, Resources, Stage, Task, TaskResult, attempt, set_up
 from pipeline.errors import StorageError
 from pipeline.progress import Progress, silent
 from pipeline.storage import Storage
 
 LOG = logging.getLogger(__name__)
 WORKER_DIED = "its worker died; run the command again to retry it"
-LOST = "lost"  # among what progress says, beside the stage's own counts
+LOST, RETRIED, NODES = "lost", "retried", "nodes"  # what progress says beside the stage's own counts
 NOT_TRIED = "not tried: the stage was stopped"
 FAULTS_IN_A_ROW = 5  # of the environment, in tasks that ended one after another, which stop a stage
 
@@ -31,7 +34,9 @@ FAULTS_IN_A_ROW = 5  # of the environment, in tasks that ended one after another
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """What became of one task. `error` is empty when its part was committed, whose done-marker is the file
-    `part`; it is the environment's fault where `environment` says so."""
+    `part`; it is the environment's fault where `environment` says so. `node` and `started_s` (unix time) are
+    of the try that ended it; `tries` is how often it was begun. `amounts` (rows, bytes and those of the
+    stage) and `failures` (by class of reason) are for whoever keeps receipts."""
 
     key: str
     seconds: float = 0.0
@@ -39,17 +44,49 @@ class Receipt:
     part: str = ""
     error: str = ""
     environment: bool = False
+    node: str = ""
+    started_s: float = 0.0
+    tries: int = 1
+    amounts: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+def ignored(receipt: Receipt) -> None:
+    """What is done with a receipt that nobody keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beat:
+    """What a stage does while none of its tasks ends. `running` tasks, the longest of which has run for
+    `longest_s` on `node`; `waiting_for` says what workers wait for that are not there yet."""
+
+    running: int = 0
+    longest_s: float = 0.0
+    node: str = ""
+    waiting_for: str = ""
+
+    def facts(self) -> dict[str, object]:
+        """As progress says it."""
+        waiting = {"waiting for": self.waiting_for} if self.waiting_for else {}
+        if not self.running:
+            return {**waiting}
+        tasks = "1 task" if self.running == 1 else f"{self.running} tasks"
+        return {"running": f"{tasks}, the longest for {self.longest_s:.0f} s on {self.node}", **waiting}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """`counts` are the stage's own (ok, failed, …) summed over tasks; `lost` are tasks without a part."""
+    """`counts` are the stage's own (ok, failed, …) summed over tasks; `lost` are tasks without a part,
+    `retried` those begun more than once; `nodes` took part. `failures`: failed items by class of reason."""
 
     stage: str
     tasks: int
     lost: tuple[Receipt, ...]
     counts: dict[str, int]
     seconds: float
+    retried: int = 0
+    nodes: tuple[str, ...] = ()
+    failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -65,18 +102,26 @@ class StageStopped(StorageError):
 
 
 class Executor(Protocol):
-    """Runs tasks somewhere and yields their receipts as they come, in any order. Closed early, it starts no
-    further task."""
+    """Runs tasks somewhere and yields their receipts as they come, in any order, and now and then a Beat.
+    Closed early, it starts no further task. Several stages may be executed at once, each on a thread."""
 
     def gpus(self) -> float:
         """How many GPUs it can give to workers."""
 
-    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]: ...
+    def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt | Beat]: ...
+
+    def stop(self) -> None:
+        """Every stage that is executed ends with KeyboardInterrupt, wherever its thread waits."""
 
 
-def granted(wanted: Resources, executor: Executor) -> Resources:
-    """What a worker gets whose model would like this: the same, without GPUs where there are too few."""
-    return wanted if not wanted.gpus or executor.gpus() >= wanted.gpus else replace(wanted, gpus=0.0)
+def granted(
+    wanted: Resources, executor: Executor, section: str = "", settings: StageResources = UNSET
+) -> Resources:
+    """What a worker gets whose model would like this: what the section of the config sets; else the same,
+    without GPUs where there are too few. A GPU that the user asked for is waited for."""
+    if wanted.gpus and settings.gpus is None and executor.gpus() < wanted.gpus:
+        wanted = replace(wanted, gpus=0.0)
+    return wanted.set_to(section, settings)
 
 
 class Worker:
@@ -92,32 +137,45 @@ class Worker:
 
     def run(self, task: Task, *, commit: bool = True) -> Receipt:
         """Processes and commits one task, the done-marker last; without `commit` only the first."""
-        started = time.monotonic()
+        started, started_s = time.monotonic(), time.time()
         done = attempt(lambda: self._process(task, commit))
-        seconds = time.monotonic() - started
+        receipt = Receipt(
+            key=task.key,
+            seconds=time.monotonic() - started,
+            node=socket.gethostname(),
+            started_s=started_s,
+        )
         if isinstance(done, Loss):
-            return Receipt(key=task.key, seconds=seconds, error=done.reason, environment=done.environment)
-        part, counts = done
-        return Receipt(key=task.key, seconds=seconds, counts=counts, part=part)
+            return replace(receipt, error=done.reason, environment=done.environment)
+        part, result = done
+        amounts = {"rows": task.inputs.num_rows, "bytes": sum(len(output.data) for output in result.outputs)}
+        amounts |= result.amounts
+        return replace(receipt, counts=result.counts, part=part, amounts=amounts, failures=result.failures)
 
-    def _process(self, task: Task, commit: bool) -> tuple[str, dict[str, int]]:
-        """Where the done-marker lies, "" where nothing was committed, and the stage's counts."""
+    def _process(self, task: Task, commit: bool) -> tuple[str, TaskResult]:
+        """Where the done-marker lies, "" where nothing was committed, and what the stage gave."""
         result = self._stage.process(task)
         outputs = result.outputs if commit else ()
         for output in outputs:
             self._storage.write_bytes(output.path, output.data)
-        return outputs[-1].path if outputs else "", result.counts
+        return outputs[-1].path if outputs else "", result
 
 
 class LocalExecutor:
     """A plain loop in this process, which a debugger can step through. What kills a worker kills the run:
-    the same command resumes it."""
+    the same command resumes it. A second stage waits for the first: a process has one number of threads."""
+
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
 
     def gpus(self) -> float:
         return len(visible_gpus())
 
+    def stop(self) -> None:
+        """Its stages run where they are called: what stops the caller stops them."""
+
     def execute(self, stage: Stage, tasks: Sequence[Task], root: str) -> Generator[Receipt]:
-        with threads_restored():
+        with self._busy, threads_restored():
             worker = Worker(stage, root)
             for task in tasks:
                 yield worker.run(task)
@@ -129,8 +187,10 @@ def run(
     executor: Executor,
     root: str,
     progress: Progress = silent,
+    on_receipt: Callable[[Receipt], None] = ignored,
 ) -> RunSummary:
-    """Runs the tasks and calls progress(done, total, counts so far) after each; sets up nothing for none.
+    """Runs the tasks and calls on_receipt(receipt) and progress(done, total, counts so far) after each; sets
+    up nothing for none.
 
     Raises:
         StageStopped: the environment failed FAULTS_IN_A_ROW tasks one after another, with no success between.
@@ -139,15 +199,24 @@ def run(
     LOG.info("%s: %d tasks to do, on %s", stage.name, len(tasks), type(executor).__name__)
     receipts: dict[str, Receipt] = {}
     facts: Counter[str] = Counter()
+    nodes: set[str] = set()
     faults: list[Receipt] = []  # of the environment, since the last success
     if tasks:
         progress(0, len(tasks), {})
         # Closed here, also by a signal: no worker outlives the stage, and commits nothing after it.
         with closing(executor.execute(stage, tasks, root)) as ended:
             for receipt in ended:
+                if isinstance(receipt, Beat):
+                    LOG.info("%s: %s", stage.name, receipt.facts())
+                    progress(len(receipts), len(tasks), dict(facts) | receipt.facts())
+                    continue
                 receipts[receipt.key] = receipt
+                LOG.info("%s: %s", stage.name, _line(receipt))
+                on_receipt(receipt)
+                nodes |= {receipt.node}
                 facts.update(receipt.counts | ({LOST: 1} if receipt.error else {}))
-                progress(len(receipts), len(tasks), dict(facts))
+                facts.update({RETRIED: 1} if receipt.tries > 1 else {})
+                progress(len(receipts), len(tasks), dict(facts) | _spread(nodes))
                 faults = [*faults, receipt] if receipt.environment else faults if receipt.error else []
                 if len(faults) == FAULTS_IN_A_ROW:
                     break
@@ -158,12 +227,21 @@ def run(
     lost = tuple(receipt for receipt in all_receipts if receipt.error)
     for receipt in lost:
         LOG.info("%s: task %s is lost: %s", stage.name, receipt.key, receipt.error)
-    counts = _counts(all_receipts)
+    counts = _summed(receipt.counts for receipt in all_receipts)
     if len(lost) > facts[LOST]:  # those without a receipt or a part, too
         progress(len(tasks), len(tasks), counts | {LOST: len(lost)})
     seconds = time.monotonic() - started
     LOG.info("%s: done in %.1f s, %s", stage.name, seconds, counts)
-    summary = RunSummary(stage=stage.name, tasks=len(tasks), lost=lost, counts=counts, seconds=seconds)
+    summary = RunSummary(
+        stage=stage.name,
+        tasks=len(tasks),
+        lost=lost,
+        counts=counts,
+        seconds=seconds,
+        retried=facts[RETRIED],
+        nodes=tuple(sorted(nodes - {""})),
+        failures=_summed(receipt.failures for receipt in all_receipts),
+    )
     if stopped:
         raise StageStopped(
             f"the stage {stage.name} was stopped: {FAULTS_IN_A_ROW} tasks in a row were lost to faults that "
@@ -174,12 +252,22 @@ def run(
     return summary
 
 
-def _counts(receipts: Sequence[Receipt]) -> dict[str, int]:
-    """The stage's own counts, summed."""
-    counts: Counter[str] = Counter()
-    for receipt in receipts:
-        counts.update(receipt.counts)
-    return dict(counts)
+def _line(receipt: Receipt) -> str:
+    """What became of a task, for the log."""
+    where = f"{receipt.seconds:.1f} s on {receipt.node or 'no node'}, try {receipt.tries}"
+    return f"task {receipt.key}: {receipt.error or receipt.counts}, {where}"
+
+
+def _spread(nodes: Set[str]) -> dict[str, object]:
+    """How many nodes took part, where there is more than one."""
+    return {NODES: len(nodes - {""})} if len(nodes - {""}) > 1 else {}
+
+
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for of_task in counts:
+        total.update(of_task)
+    return dict(total)
 
 
 def _with_parts(receipts: Mapping[str, Receipt], root: str) -> dict[str, Receipt]:
@@ -193,6 +281,6 @@ def _with_parts(receipts: Mapping[str, Receipt], root: str) -> dict[str, Receipt
         if not receipt.part or receipt.part in listed or storage.exists(receipt.part):
             return receipt
         error = f"its part is not in {root}: where it ran, that is another place, or the part was deleted"
-        return Receipt(key=receipt.key, seconds=receipt.seconds, error=error)
+        return replace(receipt, counts={}, part="", error=error)
 
     return {key: checked(receipt) for key, receipt in receipts.items()}

@@ -7,29 +7,52 @@ corpus itself; the runner commits what it returns.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import pyarrow as pa
 
+from pipeline.config import StageResources
 from pipeline.errors import ConfigError, FramemillError, MediaError, StorageError, is_environment
 
 T = TypeVar("T")
+UNSET = StageResources(deadline_s=0.0)  # where no config is at hand
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one worker of a stage needs, and all that it may use. A GPU may be shared in equal fractions."""
+    """What one worker of a stage needs, and all that it may use; how many workers there may be; how long a
+    task may take. A GPU may be shared in equal fractions. `section` of the config's resources changes it."""
 
     cpus: float = 1.0
     gpus: float = 0.0
     memory_gb: float = 2.0
+    min_workers: int = 0  # asked of a cluster from the start, also where they do not fit yet
+    max_workers: int = 0  # 0: as many as there is room for
+    deadline_s: float = 0.0  # 0: none
+    section: str = ""
 
     def __post_init__(self) -> None:
         if not (self.cpus > 0 and self.memory_gb > 0 and self.gpus >= 0):
             raise ConfigError(f"{self}", expected="CPUs and memory above 0, GPUs from 0")
         if self.gpus > 1 and self.gpus != int(self.gpus):
             raise ConfigError(f"{self.gpus} GPUs", expected="a fraction of one, or whole ones")
+
+    def set_to(self, section: str, settings: StageResources) -> "Resources":
+        """These, but for what a section of the config sets."""
+        given = {name: getattr(settings, name) for name in ("cpus", "gpus", "memory_gb")}
+        return replace(
+            self,
+            **{name: value for name, value in given.items() if value is not None},
+            min_workers=settings.workers or settings.min_workers,
+            max_workers=settings.workers or settings.max_workers,
+            deadline_s=settings.deadline_s,
+            section=section,
+        )
+
+    def fix(self, name: str, value: str) -> str:
+        """How a user changes one of these."""
+        return f"--set resources.{self.section or 'STAGE'}.{name}={value}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +72,18 @@ class Task:
         ids = self.inputs[id_column]
         return {ids[number].as_py() for number in self.poisoned}
 
+    def __reduce__(self) -> tuple[Callable[..., "Task"], tuple[str, bytes, frozenset[int]]]:
+        """Its own rows travel: a pickled slice of a table would take the whole table along."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.inputs.schema) as stream:
+            stream.write_table(self.inputs)
+        return _unpacked, (self.key, sink.getvalue().to_pybytes(), self.poisoned)
+
+
+def _unpacked(key: str, inputs: bytes, poisoned: frozenset[int]) -> Task:
+    with pa.ipc.open_stream(inputs) as stream:
+        return Task(key=key, inputs=stream.read_all(), poisoned=poisoned)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output:
@@ -60,10 +95,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """Files in commit order, the done-marker last, and counts for the progress line."""
+    """Files in commit order, the done-marker last, and counts for the progress line. For receipts alone:
+    `amounts` of what was done (footage_s, frames, tokens), and the failed items by class of reason."""
 
     outputs: tuple[Output, ...]
     counts: dict[str, int] = field(default_factory=dict)
+    amounts: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
 
 
 class Stage(Protocol):

@@ -1,9 +1,10 @@
 """What a HEIF file (ISO/IEC 23008-12) holds: HEIC, AVIF and their kin, told apart by content.
 
-In: a local path. Out: the coding of its primary picture, tiles, transfer; from its boxes, nothing decoded.
-Never: a brand believed where the items say otherwise, or more read than its `meta` box.
+In: a local path, or a file's bytes. Out: the coding of its primary picture, tiles, transfer; from its boxes,
+nothing decoded. Never: a brand believed where the items say otherwise, or more read than its `meta` box.
 """
 
+import io
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ FORMATS = {"av01": "AVIF", "hvc1": "HEIC", "hev1": "HEIC", "lhv1": "HEIC", "avc1
 DERIVED = ("grid", "iovl", "iden", "tmap")  # items made of others
 DEPTH = 4  # of items made of items that are followed
 NCLX = b"colrnclx"
+
+Source = str | Path | bytes  # a local file, or the bytes of one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +37,15 @@ class Heif:
         return f"{self.format} still ({self.coding}{tiles})"
 
 
-def read_heif(path: str | Path) -> Heif | None:
+def opened(source: Source) -> BinaryIO:
+    """The file as a stream to read."""
+    return io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
+
+
+def read_heif(source: Source) -> Heif | None:
     """None for what is no HEIF file of pictures, or one too damaged to say."""
     try:
-        with open(path, "rb") as stream:
+        with opened(source) as stream:
             return _read(stream)
     except (OSError, struct.error, IndexError, OverflowError, ValueError):  # the last: sizes beyond any file
         return None

@@ -55,5 +55,6 @@ def _coefficients(pixels: np.ndarray) -> np.ndarray:
 
 
 def _bits(coefficients: np.ndarray) -> int:
-    above = coefficients > np.median(coefficients)
+    low, high = np.sort(coefficients)[31:33]  # float32; their mean is np.median, in a tenth of its time
+    above = coefficients > (low + high) / np.float32(2)
     return int.from_bytes(np.packbits(above).tobytes(), "big")

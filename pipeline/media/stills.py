@@ -1,10 +1,10 @@
 """Still pictures, and the moving ones that only a picture library reads; recognised by content, not by name.
 
-In: a local path to a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file. Out: upright uint8 RGB [H, W, 3], one
-picture or, of an animated WebP or AVIF, one after another with their times. (Animated GIF and PNG are
-pipeline.media.decode's.) And pixels as the JPEG of filmstrips. The EXIF orientation is applied, CMYK
-converted, 16 bits cut to 8, transparency laid over white, PQ and HLG of an AVIF tone-mapped (from the 8 bits
-that Pillow gives); of a TIFF with many pages the first counts; colour profiles are not applied. HEIC and
+In: a local path to a JPEG, PNG, WebP, AVIF, GIF, BMP or TIFF file, or the bytes of one. Out: upright uint8
+RGB [H, W, 3], one picture or, of an animated WebP or AVIF, one after another with their times. (Animated GIF
+and PNG are pipeline.media.decode's.) And pixels as the JPEG of filmstrips. The EXIF orientation is applied,
+CMYK converted, 16 bits cut to 8, transparency laid over white, PQ and HLG of an AVIF tone-mapped (from the 8
+bits that Pillow gives); of a TIFF with many pages the first counts; colour profiles are not applied. HEIC and
 other HEIF stills are refused as what they are: their decoders come under the LGPL, with HEVC's patents.
 Never: a picture of more pixels than allowed (refused from the header, before decoding), a truncated one
 completed with grey, or one tile of a grid as the picture.
@@ -25,7 +25,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from pipeline.errors import MediaError
 from pipeline.media import tones
-from pipeline.media.heif import read_heif
+from pipeline.media.heif import Source, opened, read_heif
 from pipeline.media.tones import HDR
 
 MAGIC = {  # how files of a format begin
@@ -56,47 +56,47 @@ TURNS = {  # EXIF orientation → how to make the picture upright, degrees count
 JpegBytes = bytes | memoryview
 
 
-def is_still(path: str | Path) -> bool:
+def is_still(source: Source) -> bool:
     """True for a picture that does not move."""
-    return _format(path) is not None and not _moves(path)
+    return _format(source) is not None and not _moves(source)
 
 
-def is_animation(path: str | Path) -> bool:
+def is_animation(source: Source) -> bool:
     """True for a moving picture that `frames` reads and pipeline.media.decode does not."""
-    return _format(path) not in (None, *DECODED_BY_MEDIA) and _moves(path)
+    return _format(source) not in (None, *DECODED_BY_MEDIA) and _moves(source)
 
 
-def read_still(path: str | Path, max_pixels: int) -> tuple[np.ndarray, str, int]:
+def read_still(source: Source, max_pixels: int) -> tuple[np.ndarray, str, int]:
     """(uint8 RGB [H, W, 3] upright, codec name, degrees counter-clockwise that were applied)."""
-    with _opened(path, max_pixels) as image:
+    with _opened(source, max_pixels) as image:
         turn, degrees = TURNS.get(_orientation(image), (None, 0))
         upright = _rgb(image)
         if turn is not None and image.format != "TIFF":  # Pillow turns a TIFF itself
             upright = upright.transpose(turn)
-        return _standard(np.asarray(upright), path), (image.format or "").lower(), degrees
+        return _standard(np.asarray(upright), source), (image.format or "").lower(), degrees
 
 
-def transfer(path: str | Path) -> str:
+def transfer(source: Source) -> str:
     """The transfer that a still states: sdr, pq or hlg."""
-    picture = read_heif(path)
+    picture = read_heif(source)
     return HDR.get(picture.transfer, "sdr") if picture else "sdr"
 
 
-def frames(path: str | Path, max_pixels: int) -> Iterator[tuple[float, np.ndarray]]:
+def frames(source: Source, max_pixels: int) -> Iterator[tuple[float, np.ndarray]]:
     """Seconds and uint8 RGB [H, W, 3], upright, of each picture of an animation."""
-    with _opened(path, max_pixels) as image:
+    with _opened(source, max_pixels) as image:
         time_s, (turn, _) = 0.0, TURNS.get(_orientation(image), (None, 0))
         for index in range(getattr(image, "n_frames", 1)):
             image.seek(index)
             upright = _rgb(image) if turn is None else _rgb(image).transpose(turn)
-            yield time_s, _standard(np.asarray(upright), path)
+            yield time_s, _standard(np.asarray(upright), source)
             duration_s = image.info.get("duration", 0) / 1000
             time_s += duration_s if duration_s >= LEAST_DURATION_S else USUAL_DURATION_S
 
 
-def animation_header(path: str | Path) -> tuple[str, int, int, int]:
+def animation_header(source: Source) -> tuple[str, int, int, int]:
     """(codec name, width and height upright, degrees counter-clockwise that are applied) of an animation."""
-    with _opened(path, max_pixels=ANY_SIZE) as image:
+    with _opened(source, max_pixels=ANY_SIZE) as image:
         _, degrees = TURNS.get(_orientation(image), (None, 0))
         sides = (image.height, image.width) if degrees % 180 else image.size
         return (image.format or "").lower(), *sides, degrees
@@ -104,6 +104,8 @@ def animation_header(path: str | Path) -> tuple[str, int, int, int]:
 
 def resize(pixels: np.ndarray, width_px: int, height_px: int) -> np.ndarray:
     """uint8 RGB [H, W, 3] at another size, antialiased."""
+    if pixels.shape[:2] == (height_px, width_px):
+        return pixels
     return np.asarray(Image.fromarray(pixels).resize((width_px, height_px), Image.Resampling.BICUBIC))
 
 
@@ -126,38 +128,38 @@ def decode_luma(data: JpegBytes) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _format(path: str | Path) -> str | None:
+def _format(source: Source) -> str | None:
     try:
-        with open(path, "rb") as stream:
+        with opened(source) as stream:
             head = stream.read(18)
     except OSError:
         return None
     known = next((name for name, begins in MAGIC.items() if re.match(begins, head, re.DOTALL)), None)
-    if head[4:8] == b"ftyp" and (picture := read_heif(path)):
+    if head[4:8] == b"ftyp" and (picture := read_heif(source)):
         return picture.format if picture.format == "AVIF" or not picture.is_sequence else None
     return known
 
 
-def _moves(path: str | Path) -> bool:
+def _moves(source: Source) -> bool:
     """Whether there is more than one frame. Pages of a TIFF are none; a damaged file counts as still."""
-    if _format(path) not in ("GIF", "PNG", "WEBP", "AVIF"):
+    if _format(source) not in ("GIF", "PNG", "WEBP", "AVIF"):
         return False
     try:
-        with _opened(path, max_pixels=ANY_SIZE) as image:
+        with _opened(source, max_pixels=ANY_SIZE) as image:
             return bool(getattr(image, "is_animated", False))
     except MediaError:
         return False
 
 
 @contextmanager
-def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
+def _opened(source: Source, max_pixels: int) -> Iterator[Image.Image]:
     """The picture, its header read and its size accepted; what goes wrong from here on is a MediaError."""
     Image.MAX_IMAGE_PIXELS = None  # the header is judged here, with its size in the reason
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd metadata
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(_readable(path), formats=list(MAGIC)) as image:
+            with Image.open(_readable(source), formats=list(MAGIC)) as image:
                 if image.width * image.height > max_pixels:
                     what = f"too many pixels: {image.width}x{image.height}"
                     raise MediaError(what, expected=f"at most {max_pixels}")
@@ -166,7 +168,7 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise MediaError(f"too many pixels: {error}", expected=f"at most {max_pixels}") from error
     except UnidentifiedImageError as error:
-        with open(path, "rb") as stream:
+        with opened(source) as stream:
             if stream.read(4) == b"MM\x00+":
                 raise MediaError("a BigTIFF picture in big-endian order", expected="little-endian") from error
         raise MediaError("not a picture: damaged header") from error
@@ -180,23 +182,25 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
         raise MediaError(f"damaged picture: {error}") from error
 
 
-def _readable(path: str | Path) -> str | Path | BinaryIO:
+def _readable(source: Source) -> str | Path | BinaryIO:
     """What Pillow is to open: of an AVIF whose brands do not say so, the same with the brand that does."""
-    picture = read_heif(path)
+    picture = read_heif(source)
+    whole = io.BytesIO(source) if isinstance(source, bytes) else source
     if picture is None:
-        return path
+        return whole
     if picture.format != "AVIF":
         raise MediaError(str(picture), expected=f"one of {', '.join(MAGIC)}", fix="convert it")
     brand = AVIF_BRANDS[picture.is_sequence]
     if picture.brands[0] == brand:
-        return path
-    data = Path(path).read_bytes()
+        return whole
+    with opened(source) as stream:
+        data = stream.read()
     return io.BytesIO(data[:8] + brand + data[12:])
 
 
-def _standard(pixels: np.ndarray, path: str | Path) -> np.ndarray:
+def _standard(pixels: np.ndarray, source: Source) -> np.ndarray:
     """uint8 RGB [H, W, 3] of standard range; of PQ and HLG tone-mapped."""
-    picture = read_heif(path)
+    picture = read_heif(source)
     if picture is None or picture.transfer not in HDR:
         return pixels
     coded = pixels.astype(np.uint16) * 257

@@ -47,9 +47,21 @@ class Piece:
     tail: np.ndarray
 
 
-def length_s(path: Path) -> float:
-    """What the header of a video says; 0 for a still."""
-    return 0.0 if stills.is_still(path) else _stated_s(media.probe(path))
+def header(path: Path) -> dict[str, str | float | bool]:
+    """What a file says of itself without being decoded: its `kind` (image or video), `width` and `height`;
+    of a video `length_s` and `fps` (0 where it does not say) and whether it `may_be_cut` into pieces."""
+    if stills.is_still(path):
+        _, width, height, _ = stills.animation_header(path)
+        return {"kind": "image", "width": width, "height": height}
+    info = media.probe(path)
+    return {
+        "kind": "video",
+        "width": info.width,
+        "height": info.height,
+        "length_s": _stated_s(info),
+        "fps": info.fps,
+        "may_be_cut": not info.clock_may_jump,
+    }
 
 
 def count_pieces(path: Path, config: AnalyzeConfig) -> int:

@@ -6,13 +6,10 @@ detector by name), a table, a corpus. The pass itself is pipeline/onepass/watch.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from pipeline.config import AnalyzeConfig
 from pipeline.corpus.tables import SourceAnalysis
@@ -22,14 +19,14 @@ from pipeline.media import decode as media
 from pipeline.media import stills, strips
 from pipeline.media.frames import Damage, MediaInfo
 from pipeline.media.phash import perceptual_hash
-from pipeline.onepass.watch import CLOSE_LONG_PX, PassRecord, between, watch
+from pipeline.onepass.columns import Row, Timing, clip_row, source_row
+from pipeline.onepass.stills import analyze_still
+from pipeline.onepass.watch import PassRecord, between, watch
 from pipeline.shots import detectors
 from pipeline.shots.boundaries import Boundary, Shot, find_boundaries, split
-from pipeline.shots.descriptor import LUMA_CELLS, descriptors
 from pipeline.signals import bars, camera
 from pipeline.signals import measure as signals
 
-Row = dict[str, Any]
 # A step further than UNEVEN_STEP off the usual one is uneven: whole milliseconds are 6 % off at 60 a second,
 # a dropped frame 100 %. More than UNEVEN_SHARE of them are a variable rate, not an accident.
 UNEVEN_STEP, UNEVEN_SHARE = 0.25, 0.02
@@ -40,21 +37,11 @@ MAX_FPS = 1000.0  # above it what a header states is the clock of its times, not
 SHORT_SHARE, SHORT_S = 0.9, 0.2
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Timing:
-    """What the times of a source's frames say."""
-
-    fps: float  # 0 of a still
-    is_vfr: bool
-    frames: int
-    duration_s: float
-
-
 def analyze_file(
     path: Path, config: AnalyzeConfig, boundaries: Sequence[Boundary] | None = None
 ) -> SourceAnalysis:
     """Rows of one video or still. `boundaries`: those that a shot detector by name found before."""
-    return _analyze_still(path, config) if stills.is_still(path) else _analyze_video(path, config, boundaries)
+    return analyze_still(path, config) if stills.is_still(path) else _analyze_video(path, config, boundaries)
 
 
 def describe(
@@ -67,7 +54,7 @@ def describe(
     """The rows that follow from what was kept of a pass."""
     timing = _timing(record.times_s, info)
     losses = _losses(info, timing, damage)
-    source = _source_row("video", info, timing, losses, damage.clock_jumps)
+    source = source_row("video", info, timing, losses, damage.clock_jumps)
     gaps = record.gaps.tolist()
     between_shots = find_boundaries(record.descriptors, timing.fps, config.shots, gaps, boundaries)
     usual = _crop(record, source, None)
@@ -138,60 +125,6 @@ def _losses(info: MediaInfo, timing: Timing, damage: Damage) -> list[str]:
     return losses
 
 
-def _source_row(
-    kind: str, info: MediaInfo, timing: Timing, losses: Sequence[str] = (), clock_jumps: int = 0
-) -> Row:
-    """The row of any source, video or still."""
-    return {
-        "kind": kind,
-        "status": "salvaged" if losses else "ok",
-        "reason": "; ".join(losses) or None,
-        "container": info.container,
-        "codec": info.codec,
-        "width": info.width,
-        "height": info.height,
-        "rotation": info.rotation,
-        "fps": timing.fps,
-        "is_vfr": timing.is_vfr,
-        "frames": timing.frames,
-        "duration_s": timing.duration_s,
-        "has_audio": info.has_audio,
-        "transfer": info.transfer,
-        "clock_jumps": clock_jumps,
-    }
-
-
-def _clip_row(
-    source: Row,
-    shot: Shot,
-    span_s: tuple[float, float],
-    crop: bars.Box,
-    numbers: dict[str, float | None],
-    hashes: list[int],
-    camera_kind: str | None = None,
-) -> Row:
-    """The row of any clip, shot or still."""
-    return {
-        "kind": source["kind"],
-        "start_s": span_s[0],
-        "end_s": span_s[1],
-        "start_frame": shot.start,
-        "end_frame": shot.end,
-        "fps": source["fps"],
-        "width": source["width"],
-        "height": source["height"],
-        "crop": list(crop),
-        "boundary_in": shot.boundary_in,
-        "boundary_out": shot.boundary_out,
-        "boundary_confidence": shot.confidence,
-        "signals": numbers,
-        "camera": camera_kind,
-        "phash": hashes,
-        "status": "ok",
-        "reason": None,
-    }
-
-
 def _clip(
     shot: Shot, record: PassRecord, source: Row, config: AnalyzeConfig, usual: bars.Box
 ) -> tuple[Row, Row]:
@@ -211,7 +144,7 @@ def _clip(
     strip["print"] = clip_print(inside.descriptors, times_s, end_s, active).tobytes()
     hashes = [perceptual_hash(stills.decode_luma(frame)) for frame in strip["frames"]]
     span_s = float(times_s[0]), end_s
-    return _clip_row(source, shot, span_s, crop, numbers, hashes, camera.kind(numbers)), strip
+    return clip_row(source, shot, span_s, crop, numbers, hashes, camera.kind(numbers)), strip
 
 
 def _crop(record: PassRecord, source: Row, usual: bars.Box | None) -> bars.Box:
@@ -236,58 +169,3 @@ def _filmstrip(clip: PassRecord, crop: bars.Box, source: Row, config: AnalyzeCon
     size = source["width"], source["height"]
     frames = strips.strip_frames([clip.pictures[i] for i in chosen], crop, size, config.strip_quality)
     return {"times_s": [float(times_s[i]) for i in chosen], "frames": frames}
-
-
-def _analyze_still(path: Path, config: AnalyzeConfig) -> SourceAnalysis:
-    pixels, codec, rotation = stills.read_still(path, config.max_pixels)
-    height, width, _ = pixels.shape
-    info = MediaInfo(
-        container=codec,
-        codec=codec,
-        width=width,
-        height=height,
-        rotation=rotation,
-        fps=0.0,
-        stream_duration_s=0.0,
-        container_duration_s=0.0,
-        has_audio=False,
-        transfer=stills.transfer(path),
-    )
-    source = _source_row("image", info, Timing(fps=0.0, is_vfr=False, frames=1, duration_s=0.0))
-    picture = strips.strip_picture(pixels, config.strip_long_px)
-    numbers = _still_signals(pixels, picture, config)
-    crop = (0, 0, width, height)
-    shot = Shot(start=0, end=1, boundary_in="start", boundary_out="end", confidence=1.0)
-    clip = _clip_row(source, shot, (0.0, 0.0), crop, numbers, [perceptual_hash(picture)])
-    frames = strips.strip_frames([picture], crop, (width, height), config.strip_quality)
-    tiny = clip_print(_still_descriptor(picture), np.zeros(1), 0.0, (0.0, 0.0, 1.0, 1.0))
-    strip = {"times_s": [0.0], "frames": frames, "print": tiny.tobytes()}
-    return SourceAnalysis(source=source, clips=[clip], strips=[strip])
-
-
-def _still_signals(pixels: np.ndarray, picture: np.ndarray, config: AnalyzeConfig) -> dict[str, float | None]:
-    """Signals of a still from its pixels and its filmstrip's picture, uint8 RGB [H, W, 3] each."""
-    high, wide, _ = pixels.shape
-    thumb = (
-        Image.fromarray(picture)
-        .convert("YCbCr")
-        .resize(strips.fit(wide, high, config.thumb_long_px, least=1))
-    )
-    luma = Image.fromarray(pixels).convert("L")
-    small = luma.resize(strips.fit(wide, high, CLOSE_LONG_PX, least=1))
-    close = signals.inspect(np.asarray(small), np.asarray(luma), full_range=True)
-    rows = signals.measure(*_planes(thumb), None)
-    return signals.clip_signals(rows, close, np.zeros((1, 1)), np.zeros(1))
-
-
-def _still_descriptor(picture: np.ndarray) -> np.ndarray:
-    """uint8 [1, descriptor.DIMENSIONS] of a still."""
-    side = 2 * LUMA_CELLS  # pixels: two a cell
-    cells = Image.fromarray(picture).convert("YCbCr").resize((side, side), Image.Resampling.BOX)
-    return descriptors(*_planes(cells))
-
-
-def _planes(picture: Image.Image) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Luma and the two chroma planes of a YCbCr picture, each a batch of one: uint8 [1, H, W]."""
-    y, u, v = np.moveaxis(np.asarray(picture), 2, 0)[:, None]
-    return y, u, v

@@ -35,6 +35,23 @@ def unpack_analysis(header: dict[str, Any], data: Buffer) -> SourceAnalysis:
     return SourceAnalysis(source=header["source"], clips=header["clips"], strips=header["strips"])
 
 
+def pack_analyses(analyses: Sequence[SourceAnalysis | None]) -> Answer:
+    """Those of many sources, some of which have none."""
+    packed = [None if analysis is None else pack_analysis(analysis) for analysis in analyses]
+    buffers = [buffer for answer in packed if answer for buffer in answer[1]]
+    return {"analyses": [answer and answer[0] for answer in packed]}, buffers
+
+
+def unpack_analyses(header: dict[str, Any], data: Buffer) -> list[SourceAnalysis | None]:
+    """Those of many sources again."""
+    at, analyses = 0, []
+    for of_source in header["analyses"]:
+        count = sum(sum(strip["sizes"]) for strip in of_source["strips"]) if of_source else 0
+        analyses.append(unpack_analysis(of_source, data[at : at + count]) if of_source else None)
+        at += count
+    return analyses
+
+
 def pack_jpegs(frames: Sequence[Buffer]) -> Answer:
     """JPEG frames, one buffer each."""
     return {"sizes": [len(frame) for frame in frames]}, frames

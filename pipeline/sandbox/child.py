@@ -1,10 +1,10 @@
 """The child of `pipeline.sandbox.sandbox`: answers its calls under limits of memory, one after another.
 
 In: the limits, as an argument; messages on stdin. Out: messages on stdout. Runs a few functions and no
-others: analyze, and the same in pieces (length_s, count_pieces, watch_piece, join_pieces), read_span,
-read_strip, thumbnails, write_video. Never: torch, the network, another program, a pickle; and it does not
-outlive its parent. Each file is decoded in a thread that can read only that file (pipeline.sandbox.confine,
-as far as the kernel can).
+others: analyze, the same of small stills sent with the message (analyze_stills), and in pieces (header,
+count_pieces, watch_piece, join_pieces), read_span, read_strip, thumbnails, write_video. Never: torch, the
+network, another program, a pickle; and it does not outlive its parent. Each file is decoded in a thread that
+can read only that file, or none (pipeline.sandbox.confine, as far as the kernel can).
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import resource
 import select
 import sys
 import threading
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
 from itertools import accumulate, pairwise
@@ -30,13 +31,14 @@ from pipeline.errors import FramemillError, UsageError
 from pipeline.media.encode import write_video
 from pipeline.media.spans import read_crop, read_strip, read_thumbnails
 from pipeline.onepass import pieces, rows
-from pipeline.sandbox.answers import Answer, pack_analysis, pack_jpegs
+from pipeline.onepass.stills import analyze_stills
+from pipeline.sandbox.answers import Answer, pack_analyses, pack_analysis, pack_jpegs
 from pipeline.sandbox.confine import forbid_sockets_and_programs, has_landlock, read_only
 from pipeline.shots.boundaries import Boundary
 from pipeline.storage import Buffer
 
 LARGE_BYTES = 64 << 20  # of an answer
-ANALYSES = ("analyze", "count_pieces", "watch_piece", "join_pieces")
+ANALYSES = ("analyze", "analyze_stills", "count_pieces", "watch_piece", "join_pieces")
 
 
 def _answer(request: dict[str, Any], data: Buffer, limits: DecodeLimits) -> Answer:
@@ -44,8 +46,8 @@ def _answer(request: dict[str, Any], data: Buffer, limits: DecodeLimits) -> Answ
     function = request.pop("function")
     if function in ANALYSES:
         return _analysis_answer(function, request, data)
-    if function == "length_s":
-        return {"length_s": pieces.length_s(Path(request["path"]))}, []
+    if function == "header":
+        return dict(pieces.header(Path(request["path"]))), []
     if function == "read_span":
         span = read_crop(**request, limits=limits)
         return {"shape": list(span.shape)}, [span.tobytes()]
@@ -64,18 +66,25 @@ def _answer(request: dict[str, Any], data: Buffer, limits: DecodeLimits) -> Answ
 
 def _analysis_answer(function: str, request: dict[str, Any], data: Buffer) -> Answer:
     """Those that take an analyze config; the parent has put its limits into that."""
-    path, config = Path(request["path"]), request["config"]
+    config = request["config"]
     config = AnalyzeConfig(**(config | {"shots": ShotConfig(**config["shots"])}))
+    if function == "analyze_stills":
+        return pack_analyses(analyze_stills([bytes(file) for file in _split(data, request["sizes"])], config))
+    path = Path(request["path"])
     if function == "count_pieces":
         return {"pieces": pieces.count_pieces(path, config)}, []
     if function == "watch_piece":
         return {}, [pieces.watch_piece(path, config, request["piece"], request["pieces"])]
     if function == "join_pieces":
-        ends = list(accumulate(request["sizes"], initial=0))
-        return pack_analysis(pieces.join_pieces(path, config, [data[a:b] for a, b in pairwise(ends)]))
+        return pack_analysis(pieces.join_pieces(path, config, _split(data, request["sizes"])))
     given = request["boundaries"]
     boundaries = None if given is None else [Boundary(**row) for row in given]
     return pack_analysis(rows.analyze_file(path, config, boundaries))
+
+
+def _split(data: Buffer, sizes: Sequence[int]) -> list[Buffer]:
+    """The parts of a message's data, which have these sizes."""
+    return [data[start:end] for start, end in pairwise(accumulate(sizes, initial=0))]
 
 
 def _serve(limits: DecodeLimits) -> None:
@@ -113,12 +122,13 @@ def _give_back() -> None:
 
 
 def _confined(request: dict[str, Any], data: Buffer, limits: DecodeLimits) -> Answer:
-    """The answer, from a thread that can read nothing but the file in question; one that writes can."""
+    """The answer, from a thread that can read nothing but the file in question, nothing where the data came
+    with the request; one that writes can."""
     ended: list[Answer | Failure] = []
 
     def work() -> None:
         if request["function"] != "write_video":
-            read_only(Path(request["path"]))
+            read_only(*([Path(request["path"])] if "path" in request else []))
         ended.append(guard(partial(_answer_or_error, request, data, limits)))
 
     thread = threading.Thread(target=work)

@@ -1,6 +1,6 @@
 """Takes away from a process what decoding a file never needs: sockets, programs, and other files.
 
-In: nothing, or the one file to be read. Out: which protections hold; the kernel may lack them (Linux only;
+In: the one file to be read, if any. Out: which protections hold; the kernel may lack them (Linux only;
 seccomp since 3.5, Landlock since 5.13). They are the last line: FFmpeg is told to open no protocol but
 files and no format that names other files, and this makes sure. Nothing given up can be had back.
 
@@ -52,8 +52,8 @@ def _filter(architecture: int, forbidden: tuple[int, ...]) -> bytes:
     return b"".join(struct.pack("@HBBI", *step) for step in steps)
 
 
-def read_only(path: Path) -> bool:
-    """From now on this thread and those it starts can read this file and the installed code, and can write
+def read_only(*paths: Path) -> bool:
+    """From now on this thread and those it starts can read these files and the installed code, and can write
     nothing. Files that are open already stay open."""
     if sys.platform != "linux":
         return False
@@ -65,7 +65,8 @@ def read_only(path: Path) -> bool:
         here = str(Path(__file__).resolve().parents[2])
         for folder in {sys.prefix, sys.base_prefix, here, *filter(os.path.isdir, sys.path), "/usr", "/lib"}:
             _allow(rules, folder, EXECUTE | READ_FILE | READ_DIR)
-        _allow(rules, str(path), READ_FILE)
+        for path in paths:
+            _allow(rules, str(path), READ_FILE)
         if _LIBC.prctl(NO_NEW_PRIVS, 1, 0, 0, 0):
             return False
         return _LIBC.syscall(LANDLOCK_RESTRICT, rules, 0) == 0

@@ -21,11 +21,12 @@ from pipeline.config import AnalyzeConfig, DecodeLimits
 from pipeline.corpus.tables import SourceAnalysis
 from pipeline.engine.resources import thread_settings
 from pipeline.errors import MediaError, UsageError
-from pipeline.sandbox.answers import unpack_analysis, unpack_jpegs
+from pipeline.sandbox.answers import unpack_analyses, unpack_analysis, unpack_jpegs
 from pipeline.shots.boundaries import Boundary
 from pipeline.storage import Buffer
 
 DEFAULT_LIMITS = AnalyzeConfig().limits()  # where no corpus has its own
+STILLS_DEADLINE_S = 60.0  # of many stills in one call; whoever asks does without it
 ENVIRONMENT = {
     # Few malloc arenas: each thread's own would count 64 MB of address space against the limit. Large blocks
     # are kept for the next batch of frames: faulting them in anew doubles its arithmetic.
@@ -71,9 +72,20 @@ class Sandbox:
         header, data = self._call("analyze", path=str(path), config=self._limited(config), boundaries=given)
         return unpack_analysis(header, data)
 
-    def length_s(self, path: str | Path) -> float:
-        """How long a video says it is, in seconds; 0 for a still."""
-        return float(self._call("length_s", path=str(path))[0]["length_s"])
+    def analyze_stills(
+        self, contents: Sequence[Buffer], config: AnalyzeConfig
+    ) -> list[SourceAnalysis | None]:
+        """What `analyze` gives of each of many small files, whose bytes go with the message: the child opens
+        none. None for a file of which only `analyze` can tell: no still, or one that cannot be read.
+        MediaError when the child died or took too long: `analyze` of each tells which file's fault it is."""
+        sizes = [len(content) for content in contents]
+        request = {"function": "analyze_stills", "sizes": sizes, "config": self._limited(config)}
+        deadline_s = min(self.limits.deadline_s, STILLS_DEADLINE_S)
+        return unpack_analyses(*self._ask(request, contents, sum(sizes), deadline_s))
+
+    def header(self, path: str | Path) -> dict[str, Any]:
+        """What a file says of itself without being decoded (pipeline.onepass.pieces.header)."""
+        return self._call("header", path=str(path))[0]
 
     def count_pieces(self, path: str | Path, config: AnalyzeConfig) -> int:
         """Into how many pieces (pipeline/onepass/pieces.py) a long file is cut."""
@@ -170,19 +182,21 @@ class Sandbox:
     def _call(
         self, function: str, data: Iterable[Buffer] = (), data_bytes: int = 0, **arguments: Any
     ) -> Message:
-        limits = self.limits
+        return self._ask({"function": function, **arguments}, data, data_bytes, self.limits.deadline_s)
+
+    def _ask(
+        self, request: dict[str, Any], data: Iterable[Buffer], data_bytes: int, deadline_s: float
+    ) -> Message:
         try:
-            header, answer = self._child.ask(
-                {"function": function, **arguments}, data, data_bytes, deadline_s=limits.deadline_s
-            )
+            header, answer = self._child.ask(request, data, data_bytes, deadline_s=deadline_s)
         except TimeoutError as error:
-            raise MediaError(f"decoding took longer than {limits.deadline_s:g} s") from error
+            raise MediaError(f"decoding took longer than {deadline_s:g} s") from error
         except EOFError as error:
             raise MediaError(f"the decoder died: {error}") from error
         if kind := header.pop("error", None):
             if kind == "MemoryError":
                 self.close()  # what it has allocated so far may be fragmented
-                raise MediaError(f"needs more than {limits.memory_gb:g} GB of memory")
+                raise MediaError(f"needs more than {self.limits.memory_gb:g} GB of memory")
             raise (UsageError if kind == "UsageError" else MediaError)(
                 header["what"], expected=header["expected"], fix=header["fix"]
             )

@@ -7,6 +7,8 @@ The others look for traces of sensors, scanning and codecs, which live on the pi
 the decoder holds it, in coded orientation, and read only a part of it.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 SPARSE = 16  # block edges are read from one row and one column in so many
@@ -54,13 +56,14 @@ def noise(luma: np.ndarray) -> float:
     high, wide = luma.shape[0], luma.shape[1] // NOISE_BLOCK * NOISE_BLOCK
     if high < BAND_PX or wide < NOISE_BLOCK:
         return 0.0
-    tops = np.unique(np.linspace(0, high - BAND_PX, BANDS).astype(int))
+    tops = _tops(high)
     bands = np.stack([luma[t : t + BAND_PX] for t in tops]).astype(np.int16)  # [BANDS, BAND_PX, W]
     bent = bands[:, :-2] - 2 * bands[:, 1:-1] + bands[:, 2:]
     bent = np.abs(bent[:, :, :-2] - 2 * bent[:, :, 1:-1] + bent[:, :, 2:])  # [BANDS, NOISE_BLOCK, W - 2]
-    columns = np.pad(bent.sum(axis=1, dtype=np.int32), ((0, 0), (0, 2)))[:, :wide]  # [BANDS, W]
-    blocks = columns.reshape(len(tops), -1, NOISE_BLOCK).sum(axis=2) / NOISE_BLOCK**2
-    return float(np.quantile(blocks, NOISE_QUANTILE)) * float(np.sqrt(np.pi / 2)) / 6
+    columns = np.zeros((len(tops), luma.shape[1]), np.int32)  # the last two stay
+    bent.sum(axis=1, dtype=np.int32, out=columns[:, :-2])
+    blocks = columns[:, :wide].reshape(len(tops), -1, NOISE_BLOCK).sum(axis=2) / NOISE_BLOCK**2
+    return _quantile(blocks, NOISE_QUANTILE) * float(np.sqrt(np.pi / 2)) / 6
 
 
 def combing(luma: np.ndarray) -> float:
@@ -82,6 +85,20 @@ def technical_quality(sharpness: float, blockiness: float, noise: float) -> floa
     """One number of the three, 0 to 1: sharp pictures without block edges and noise are near 1. A rule of
     thumb for ordering versions of one picture, not a model of viewers."""
     return sharpness / (sharpness + 0.01) / (1 + blockiness) / (1 + noise)
+
+
+@lru_cache(maxsize=256)
+def _tops(high: int) -> list[int]:
+    """The first rows of the bands of a picture with so many."""
+    return sorted(set(np.linspace(0, high - BAND_PX, BANDS).astype(int).tolist()))
+
+
+def _quantile(values: np.ndarray, share: float) -> float:
+    """np.quantile of float64, bit for bit, in a tenth of its time."""
+    ordered = np.sort(values, axis=None)
+    below, part = divmod(share * (ordered.size - 1), 1.0)
+    low, high = float(ordered[int(below)]), float(ordered[min(int(below) + 1, ordered.size - 1)])
+    return high - (high - low) * (1 - part) if part >= 0.5 else low + (high - low) * part
 
 
 def _variance(values: np.ndarray) -> float:

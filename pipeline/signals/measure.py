@@ -132,6 +132,16 @@ def clip_signals(
     return numbers | camera.path(rows, times_s)
 
 
+def still_signals(rows: np.ndarray, close: np.ndarray) -> list[dict[str, float | None]]:
+    """Signals of N stills from the FRAME row and the CLOSE row of each [N]: what `clip_signals` gives for a
+    clip of one frame, many at a time."""
+    unmoved = clip_signals(rows[:1], close[:1], np.zeros((1, 1)), np.zeros(1)) if len(rows) else {}
+    columns = {signal: rows[field].astype(np.float64).tolist() for signal, field in PER_FRAME.items()}
+    columns |= {signal: close[field].astype(np.float64).tolist() for signal, field in PER_CLOSE.items()}
+    columns["text_area"] = [overlay.areas(strokes[None])[0] for strokes in close["strokes"]]
+    return [unmoved | {name: column[k] for name, column in columns.items()} for k in range(len(rows))]
+
+
 def _static_ratio(grids: np.ndarray, times_s: np.ndarray) -> float:
     earlier = np.maximum(np.searchsorted(times_s, times_s - STATIC_S, side="right") - 1, 0)  # [N]
     later = np.flatnonzero(times_s - times_s[0] >= min(STATIC_S, float(times_s[-1] - times_s[0])))

@@ -36,8 +36,11 @@ def areas(maps: np.ndarray) -> tuple[float, float | None]:
     overlays in a corner; None when a single frame cannot tell whether they stay. Text is every overlay, logos
                      included."""
     shown = np.unpackbits(maps, axis=1).reshape(len(maps), CELLS, CELLS)
-    stays = shown.mean(axis=0) >= STAYS
-    groups = _groups(_density(stays) >= DENSE)
+    stays = shown.mean(axis=0) >= STAYS if len(maps) > 1 else shown[0] > 0
+    groups = []
+    if np.count_nonzero(stays) >= DENSE * WINDOW[0] * WINDOW[1]:  # most pictures end here
+        dense = _density(stays) >= DENSE
+        groups = _groups(dense) if dense.any() else []
     text = sum(len(rows) for rows, _ in groups)
     logo = sum(
         len(rows)
@@ -66,8 +69,9 @@ def _widened(cells: np.ndarray) -> np.ndarray:
 def _density(cells: np.ndarray) -> np.ndarray:
     """Share of set cells in the window around each: float [CELLS, CELLS]."""
     (down, right), side = WINDOW, CELLS
-    sums = np.pad(cells.astype(np.int32), ((down // 2 + 1, down // 2), (right // 2 + 1, right // 2)))
-    sums = sums.cumsum(axis=0).cumsum(axis=1)
+    sums = np.zeros((side + down, side + right), np.int32)
+    sums[down // 2 + 1 : side + down // 2 + 1, right // 2 + 1 : side + right // 2 + 1] = cells
+    sums = sums.cumsum(axis=0, dtype=np.int32).cumsum(axis=1, dtype=np.int32)
     inside = sums[down:, right:] - sums[:side, right:] - sums[down:, :side] + sums[:side, :side]
     return np.asarray(inside / (down * right))
 

@@ -13,6 +13,7 @@ content of their own, which no row names.
 
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +22,9 @@ from pathlib import Path
 
 from pipeline import tars
 from pipeline.corpus.ids import SOURCE_ID_CHARS
-from pipeline.errors import MediaError, StorageError
-from pipeline.storage import storage_errors
-from pipeline.uris import NO_FILE, local_path, stat_each, tar_member
+from pipeline.errors import FramemillError, MediaError, StorageError
+from pipeline.storage import is_remote, storage_errors
+from pipeline.uris import NO_FILE, local_path, open_range, stat_each, tar_member
 
 OTHER_CONTENT = "its file is no longer the one that was analyzed"
 CHANGING = "its file changed while it was read"
@@ -57,12 +58,25 @@ def open_content(uri: str, expected_id: str = "") -> Iterator[tuple[Path, str]]:
             raise MediaError(CHANGING, fix="run framemill analyze when nothing writes to it")
 
 
+def read_content(uri: str, most_bytes: int) -> tuple[bytes, str] | None:
+    """The bytes of a file and its source_id. What is decoded is then what was hashed, whatever happens to the
+    file meanwhile. None for one that has more than `most_bytes`, changes while it is read, or cannot
+    be read: `open_content` says why."""
+    try:
+        if is_remote(uri) or (data := _read_local(uri, most_bytes)) is None:
+            data = _read_elsewhere(uri, most_bytes)
+    except (OSError, ValueError, FramemillError):  # pa.ArrowInvalid is a ValueError
+        return None
+    if data is None or len(data) > most_bytes:
+        return None
+    return data, hashlib.sha256(data).hexdigest()[:SOURCE_ID_CHARS]
+
+
 def content_id(path: Path) -> str:
     """The source_id of a local file: the first 16 hex of its content's sha256."""
     with _opening(path), path.open("rb") as stream:
         state = _state(stream.fileno())
-    is_settled = time.time_ns() - state[-1] > SETTLED_NS
-    return _remembered_hash(path, state) if is_settled else _hash(path, state)
+    return _remembered_hash(path, state) if _is_settled(state) else _hash(path, state)
 
 
 def is_of_the_file(reason: str) -> bool:
@@ -90,6 +104,40 @@ def _member_bytes(tar: str, name: str) -> int | None:
     return member.nbytes if member else None
 
 
+def _read_local(path: str, most_bytes: int) -> bytes | None:
+    """All of a local file, in one version; None where there is no file of that name."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # of a pipe, nobody waits for a writer
+    except FileNotFoundError:
+        return None
+    with open(descriptor, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        state, data = _state(descriptor), stream.read(most_bytes + 1)
+        stream.seek(0)
+        is_whole = _is_settled(state) or stream.read(most_bytes + 1) == data
+        if not is_whole or _state(descriptor) != state:
+            raise MediaError(CHANGING)
+    return data
+
+
+def _read_elsewhere(uri: str, most_bytes: int) -> bytes | None:
+    """All of a file on S3 or of a member of a tar; None where there is none."""
+    member = tars.split_member(uri)
+    if member is None:
+        if not is_remote(uri):  # a folder, or a pipe that would not end
+            return None
+        with open_range(uri) as stream:
+            return stream.read(most_bytes + 1)
+    place = tar_member(*member)
+    if place is None:
+        return None
+    with open_range(member[0]) as stream:
+        stream.seek(place.offset)
+        data = stream.read(min(place.nbytes, most_bytes + 1))
+    return data if len(data) == place.nbytes else None
+
+
 def _hash(path: Path, state: State) -> str:
     """The source_id of the file in this state; MediaError when it is in another by the end."""
     with _opening(path), path.open("rb") as stream:
@@ -100,6 +148,10 @@ def _hash(path: Path, state: State) -> str:
 
 
 _remembered_hash = lru_cache(maxsize=REMEMBERED)(_hash)
+
+
+def _is_settled(state: State) -> bool:
+    return time.time_ns() - state[-1] > SETTLED_NS
 
 
 def _state(descriptor: int) -> State:

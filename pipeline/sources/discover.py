@@ -8,7 +8,6 @@ with the reason. Opens no media: what a file really is, the decoder decides.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -28,6 +27,7 @@ from pipeline.uris import is_folder, stat, stat_each, tar_contents, tar_members
 VIDEO = "3gp apng avi flv gif m2ts m4v mkv mov mp4 mpeg mpg mts mxf ogv ts vob webm wmv y4m"
 IMAGE = "avif bmp jpeg jpg png tif tiff webp"
 AUDIO = "aac flac m4a mp3 ogg wav"  # taken in so that they end as `failed: no video stream`
+IMAGE_SUFFIXES = tuple(f".{suffix}" for suffix in IMAGE.split())
 MEDIA_SUFFIXES = frozenset(f".{suffix}" for suffix in f"{VIDEO} {IMAGE} {AUDIO}".split())
 
 
@@ -198,5 +198,13 @@ def _is_hidden(name: str) -> bool:
     return any(part.startswith(".") and part != ".." for part in name.split("/"))
 
 
+def is_image(uri: str) -> bool:
+    """Whether a file is a picture by its name."""
+    return uri.lower().endswith(IMAGE_SUFFIXES)
+
+
 def _suffix(uri: str) -> str:
-    return PurePosixPath(uri).suffix.lower()
+    """As pathlib says it, at a tenth of its time: a run asks it of every file, twice."""
+    name = uri.rstrip("/").rpartition("/")[2]
+    dot = name.rfind(".")
+    return name[dot:].lower() if 0 < dot < len(name) - 1 else ""

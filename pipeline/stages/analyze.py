@@ -4,10 +4,13 @@ sandboxed child.
 In: rows of the inputs table. Out: three parts under the task's key: strips, clips, and sources, which
 marks the task as done. A file that cannot be decoded becomes a `failed` source with the reason, and so does
 one that changes meanwhile: its rows would be of no content that anyone can read again (its new size or time
-is another source_key, so the next run looks again). One whose content was taken down is not decoded again,
+is another source_key, so the next run looks again). Small stills go to the child many at a time, with their
+bytes; what cannot be read there, and all of a call in which the child dies, is looked at one by one, so that
+a file costs itself only and its reason is its own. One whose content was taken down is not decoded again,
 whatever its name is now. Never: a codec in this process.
 """
 
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,17 +25,22 @@ from pipeline.corpus.ids import clip_id
 from pipeline.corpus.update import bring_up_to_date
 from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
-from pipeline.engine.tasks import plan_tasks
+from pipeline.engine.tasks import plan_sized_tasks, plan_tasks
+from pipeline.errors import MediaError
+from pipeline.operation.reasons import failures_of
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
 from pipeline.shots import detectors
 from pipeline.shots.transnet import HEIGHT_PX, WIDTH_PX
-from pipeline.sources.content import CHANGING, open_content
+from pipeline.sources.content import CHANGING, open_content, read_content
+from pipeline.stages.costs import source_costs
 from pipeline.stages.long_sources import PiecesOf, join_pieces, make_pieces
+from pipeline.stages.small_stills import SMALL_BYTES, is_small_still, runs
 from pipeline.storage import Storage
 
 Rows = list[dict[str, Any]]
+Found = tuple[dict[str, Any], Rows, Rows]  # the source row, clip rows and strip rows of one input
 MISSING_PER_TASK = 1000  # files that were not there when the run looked: a row each and no decoding child
 
 
@@ -68,9 +76,7 @@ class AnalyzeStage:
         clips: dict[str, dict[str, Any]] = {}  # by clip_id: files of equal content share their clips
         strips: dict[str, dict[str, Any]] = {}
         counts = {"ok": 0, "salvaged": 0, "failed": 0, "clips": 0}
-        killers = task.killers("source_key")
-        for row in task.inputs.to_pylist():
-            source, own_clips, own_strips = self._file(row, row["source_key"] in killers)
+        for source, own_clips, own_strips in self._files(task):
             sources.append(source)
             counts[source["status"]] = counts.get(source["status"], 0) + 1
             clips |= {clip["clip_id"]: clip for clip in own_clips}
@@ -85,11 +91,51 @@ class AnalyzeStage:
             Output(path=f"{folder}/{task.key}.parquet", data=tables.rows_to_parquet(rows, schema))
             for folder, rows, schema in parts
         )
-        return TaskResult(outputs=outputs, counts=counts)
+        amounts = {
+            "footage_s": sum(source.get("duration_s") or 0.0 for source in sources),
+            "frames": sum(source.get("frames") or 0 for source in sources),
+        }
+        failures = failures_of(source["reason"] for source in sources if source["status"] == "failed")
+        return TaskResult(outputs=outputs, counts=counts, amounts=amounts, failures=failures)
 
-    def _file(self, row: dict[str, Any], kills: bool) -> tuple[dict[str, Any], Rows, Rows]:
+    def _files(self, task: Task) -> Iterator[Found]:
+        """What is found of each input, in order; small stills go to the child many at a time."""
+        killers = task.killers("source_key")
+
+        def is_small(row: dict[str, Any]) -> bool:
+            apart = row["source_key"] in killers or row["source_key"] in self.pieces or self._net
+            return not apart and is_small_still(row)
+
+        for rows in runs(task.inputs.to_pylist(), is_small):
+            together = self._stills(rows) if len(rows) > 1 else {}
+            for row in rows:
+                key = row["source_key"]
+                yield together[key] if key in together else self._file(row, key in killers)
+
+    def _stills(self, rows: Rows) -> dict[str, Found]:
+        """By source_key, what is found of each of these files but those that must be looked at alone."""
+        assert self._box is not None, "setup() comes first"
+        contents: dict[str, bytes] = {}
+        known = {row["source_key"]: _known(row) for row in rows}
+        found: dict[str, Found] = {}
+        for key, row in known.items():
+            if (content := read_content(row["uri"], SMALL_BYTES)) is not None:
+                contents[key], row["source_id"] = content
+                if row["source_id"] in self.taken_down:
+                    found[key] = row | {"status": TAKEN_DOWN}, [], []
+                    del contents[key]
+        try:
+            analyses = self._box.analyze_stills(list(contents.values()), self.config) if contents else []
+        except MediaError:  # one of them kills or stops the child: each alone shows which
+            return found
+        for key, analysis in zip(contents, analyses, strict=True):
+            if analysis is not None:
+                found[key] = _named(known[key], analysis)
+        return found
+
+    def _file(self, row: dict[str, Any], kills: bool) -> Found:
         """The source row, clip rows and strip rows of one input; one that kills is left alone."""
-        known = {k: row[k] for k in ("source_key", "uri", "size_bytes")}
+        known = _known(row)
         analysis = KILLED if kills else guard(partial(self._look, row["uri"], known))
         if isinstance(analysis, Failure):
             if analysis.reason.startswith(CHANGING):
@@ -97,13 +143,7 @@ class AnalyzeStage:
             return known | {"status": "failed", "reason": analysis.reason}, [], []
         if analysis is None:
             return known | {"status": TAKEN_DOWN}, [], []
-        content = known["source_id"]
-        ids = [clip_id(content, clip["start_s"], clip["end_s"]) for clip in analysis.clips]
-        clips = [
-            clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, analysis.clips, strict=True)
-        ]
-        strips = [strip | {"clip_id": i} for i, strip in zip(ids, analysis.strips, strict=True)]
-        return known | analysis.source, clips, strips
+        return _named(known, analysis)
 
     def _look(self, uri: str, known: dict[str, Any]) -> tables.SourceAnalysis | None:
         """The analysis of a file, None when it was taken down; its source_id is known even if it fails."""
@@ -121,6 +161,20 @@ class AnalyzeStage:
                 small = self._box.thumbnails(path, width_px=WIDTH_PX, height_px=HEIGHT_PX)
                 boundaries = self._net.boundaries(small)
             return self._box.analyze(path, self.config, boundaries)
+
+
+def _known(row: dict[str, Any]) -> dict[str, Any]:
+    """Of an input, what its source's row says too."""
+    return {name: row[name] for name in ("source_key", "uri", "size_bytes")}
+
+
+def _named(known: dict[str, Any], analysis: tables.SourceAnalysis) -> Found:
+    """The rows of an analysis with the columns that name the file; its source_id is known."""
+    content = known["source_id"]
+    ids = [clip_id(content, clip["start_s"], clip["end_s"]) for clip in analysis.clips]
+    clips = [clip | {"clip_id": i, "source_id": content} for i, clip in zip(ids, analysis.clips, strict=True)]
+    strips = [strip | {"clip_id": i} for i, strip in zip(ids, analysis.strips, strict=True)]
+    return known | analysis.source, clips, strips
 
 
 def analyze_corpus(
@@ -141,13 +195,17 @@ def analyze_corpus(
         done = set(corpus.sources()["source_key"].to_pylist())
         missing = pc.and_(pc.equal(inputs["size_bytes"], 0), pc.equal(inputs["mtime_ns"], 0))
         there, gone = inputs.filter(pc.invert(missing)), inputs.filter(missing)
-        tasks = plan_tasks(there, "source_key", done, current, config.analyze.sources_per_task)
+        costs, most = source_costs(there), config.analyze.sources_per_task
+        tasks = plan_sized_tasks(there, "source_key", done, current, costs, per_task=most)
         return [*tasks, *plan_tasks(gone, "source_key", done, current, MISSING_PER_TASK)]
 
-    def stage(tasks: list[Task]) -> AnalyzeStage:
-        pieces = make_pieces(corpus, [t.inputs for t in tasks], config.analyze, current, executor, progress)
+    def stage(tasks: Sequence[Task]) -> AnalyzeStage:
+        given, open_inputs = config.resources.analyze, [t.inputs for t in tasks]
+        pieces = make_pieces(corpus, open_inputs, config.analyze, current, executor, progress, given)
         taken_down = frozenset(corpus.takedowns()["source_id"].to_pylist())
-        return AnalyzeStage(config.analyze, taken_down, corpus.root, pieces)
+        analyze = AnalyzeStage(config.analyze, taken_down, corpus.root, pieces)
+        analyze.resources = analyze.resources.set_to(AnalyzeStage.name, given)
+        return analyze
 
     summary = bring_up_to_date(
         corpus,

@@ -16,11 +16,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import AnalyzeConfig
+from pipeline.config import AnalyzeConfig, StageResources
 from pipeline.corpus.corpus import PIECES_FOLDER, Corpus
 from pipeline.corpus.tables import SourceAnalysis
-from pipeline.engine.runner import Executor, run
-from pipeline.engine.stage import Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.engine.runner import Executor
+from pipeline.engine.stage import UNSET, Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.operation.receipts import run_recorded
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
@@ -47,9 +48,10 @@ class _DecodingStage:
 
     version = 1
 
-    def __init__(self, config: AnalyzeConfig) -> None:
+    def __init__(self, config: AnalyzeConfig, given: StageResources = UNSET) -> None:
         self.config = config
-        self.resources = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
+        wanted = Resources(cpus=1.0, memory_gb=min(2.0, config.memory_gb))
+        self.resources = wanted.set_to("analyze", given)
         self._box: Sandbox | None = None
 
     def setup(self) -> None:
@@ -96,6 +98,7 @@ def make_pieces(
     key: str,
     executor: Executor,
     progress: Progress,
+    given: StageResources = UNSET,
 ) -> PiecesOf:
     """Decodes the long sources among the open ones in pieces; the files of each."""
     least = int(config.segment_min_mb * 2**20)
@@ -108,7 +111,7 @@ def make_pieces(
         return {}
     key = fingerprint(key, config.segment_s)
     surveys = [_task(key, "survey of a content", row["source_key"], uri=row["uri"]) for row in large]
-    _run(SurveyStage(config), surveys, corpus, executor, progress, ".txt")
+    _run(SurveyStage(config, given), surveys, corpus, executor, progress, ".txt")
     pieces_of: PiecesOf = {}
     tasks: list[Task] = []
     for row, survey in zip(large, surveys, strict=True):
@@ -123,7 +126,7 @@ def make_pieces(
             paths = tuple(f"{PIECES_FOLDER}/{task.key}.npz" for task in of_source)
             pieces_of[row["source_key"]] = Pieces(source_id=source_id, paths=paths)
             tasks += of_source
-    _run(PieceStage(config), tasks, corpus, executor, progress, ".npz")
+    _run(PieceStage(config, given), tasks, corpus, executor, progress, ".npz")
     return pieces_of
 
 
@@ -154,7 +157,8 @@ def _run(
     suffix: str,
 ) -> None:
     done = set(corpus.storage.list(PIECES_FOLDER, suffix))
-    run(stage, [t for t in tasks if f"{t.key}{suffix}" not in done], executor, corpus.root, progress)
+    todo = [t for t in tasks if f"{t.key}{suffix}" not in done]
+    run_recorded(stage, todo, executor, corpus.storage, corpus.run_id, progress)
 
 
 def _read(storage: Storage, path: str) -> bytes:

@@ -18,12 +18,11 @@ from pipeline import bundle
 from pipeline.engine.stage import Resources
 from pipeline.errors import ModelError
 from pipeline.settings import build
+from tokenizer_stage.vae.description import BUILTIN_RESOURCES, MADE_BY, STRIDE_S, STRIDE_T
 from tokenizer_stage.vae.network import DecoderResidual, EncoderResidual
-from tokenizer_stage.vae.pca import STRIDE_S, STRIDE_T, LinearCodec, from_blocks, to_blocks
+from tokenizer_stage.vae.pca import LinearCodec, from_blocks, to_blocks
 from tokenizer_stage.vae.pixels import check_video
 
-BUILTIN_FOLDER = Path(__file__).parents[1] / "weights"
-MADE_BY = "framemill vae train --out DIR"
 CHUNK_LATENTS = 16  # latent steps encoded at a time: bounds memory, changes no value
 
 
@@ -73,7 +72,7 @@ class BuiltinVAE(nn.Module):
         super().__init__()
         self.spec = spec
         self.id = "builtin"
-        self.resources = Resources(cpus=1, memory_gb=3)
+        self.resources = BUILTIN_RESOURCES
         self.weights_sha256 = ""
         self.channels = spec.channels
         self.linear = LinearCodec(spec.channels)

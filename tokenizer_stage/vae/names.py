@@ -3,19 +3,16 @@
 In: a name. Out: a `VideoVAE`. Never downloads anything that was not named.
 """
 
-from pathlib import Path
-
 from pipeline.bundle import parse_name
-from tokenizer_stage.vae.builtin import BUILTIN_FOLDER, VideoVAE, load_builtin
-
-FORMS = ("builtin:", "builtin:<folder>", "diffusers:<repo>")
+from tokenizer_stage.vae.builtin import VideoVAE, load_builtin
+from tokenizer_stage.vae.description import FORMS, builtin_folder
 
 
 def load_vae(name: str) -> VideoVAE:
     """The VAE of that name, ready on the CPU, in float32."""
     scheme, argument = parse_name(name, "VAE", FORMS)
     if scheme == "builtin":
-        return load_builtin(Path(argument) if argument else BUILTIN_FOLDER)
+        return load_builtin(builtin_folder(argument))
     from tokenizer_stage.vae.diffusers import load_diffusers
 
     return load_diffusers(argument)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tokenizer_stage.vae.pca import STRIDE_S, STRIDE_T, VIDEO_DIM
+from tokenizer_stage.vae.description import STRIDE_S, STRIDE_T
+from tokenizer_stage.vae.pca import VIDEO_DIM
 
 FINE = 2  # the decoder's second half works at latent resolution × FINE
 

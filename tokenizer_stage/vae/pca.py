@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-STRIDE_T = 4  # frames a latent, after the first
-STRIDE_S = 8  # pixels a latent, each side
+from tokenizer_stage.vae.description import STRIDE_S, STRIDE_T
+
 VIDEO_DIM = 3 * STRIDE_T * STRIDE_S * STRIDE_S
 IMAGE_DIM = 3 * STRIDE_S * STRIDE_S
 IMAGE_GAIN = STRIDE_T**0.5  # four equal frames have twice the norm of one

@@ -1,0 +1,1 @@
+"""What an operator sees of a corpus and its runs: reasons by class, receipts, metrics, cost."""
