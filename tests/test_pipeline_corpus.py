@@ -62,8 +62,8 @@ def test_of_equal_files_the_first_by_uri_counts(corpus: Corpus) -> None:
     ]
     write(corpus, INPUTS_PATH, rows, tables.INPUTS)
     assert [row["uri"] for row in corpus.sources().to_pylist()] == ["/k1.mp4", "/k2.mp4"]
-    only = corpus.provenance()["c" * 16]
-    assert (only["uri"], only["original"]) == ("/k1.mp4", "one")
+    only = {"source_id": "c" * 16, "uri": "/k1.mp4", "original": "one"}
+    assert corpus.contents(["uri", "original"]).to_pylist() == [only]
 
 
 def test_only_kept_clips_that_were_not_taken_down_are_kept(corpus: Corpus) -> None:

@@ -186,6 +186,18 @@ def test_parts_of_a_killed_task_count_for_no_table(tmp_path: Path) -> None:
     assert all(table.equals(before[name]) for name, table in rows_of(corpus).items())
 
 
+def test_clips_by_part_are_those_of_strip_parts(tmp_path: Path) -> None:
+    corpus = build(tmp_path, range(12))
+    by_part = dict(corpus.clips_by_part())
+    assert len(by_part) > 3
+    for key, clips in by_part.items():
+        assert set(corpus.strip_parts(clips["clip_id"]).to_pylist()) == {key}
+        assert set(clips["clip_id"].to_pylist()) <= set(corpus.strips_part(key)["clip_id"].to_pylist())
+    ids = [clip_id for clips in by_part.values() for clip_id in clips["clip_id"].to_pylist()]
+    assert sorted(ids) == corpus.clips()["clip_id"].to_pylist()
+    assert Corpus(str(tmp_path / "none")).clips_by_part() == []
+
+
 def test_columns_are_those_that_were_asked_for(tmp_path: Path) -> None:
     corpus = build(tmp_path, range(8))
     for _ in range(2):

@@ -72,7 +72,7 @@ def test_provenance_reaches_sources_captions_and_shards(done: Path) -> None:
         assert row["licence"] == "CC0"
         assert row["tags"] == ["a", "b"]
         assert set(json.loads(row["attributes"])) == {"shot_by"}
-    own = {i: facts["original"] for i, facts in corpus.provenance().items()}
+    own = {row["source_id"]: row["original"] for row in corpus.contents(["original"]).to_pylist()}
     assert len(set(own.values())) == len(own) > 3
     for part in (done / "captions" / "builtin").glob("*.parquet"):
         assert all(own[r["clip_id"][:16]] == r["original"] for r in pq.read_table(part).to_pylist())

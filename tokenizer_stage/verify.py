@@ -117,7 +117,7 @@ def _pictures(
     """Holds the frame of every latent that is nearest to its filmstrip's first against that."""
     left = {row["clip_id"]: row for row in rows}
     compared, worst = 0, 0.0
-    for key, clips in corpus.clips_by_part():
+    for key, clips in corpus.clips_by_part(["crop"]):
         strips = {strip["clip_id"]: strip for strip in corpus.strips_part(key).to_pylist()}
         for clip in clips.select(["clip_id", "crop"]).to_pylist():
             row, strip = left.pop(clip["clip_id"], None), strips.get(clip["clip_id"])

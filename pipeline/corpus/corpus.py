@@ -12,7 +12,6 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -201,24 +200,22 @@ class Corpus:
         rows = self.sources(None if columns is None else [*dict.fromkeys(["source_id", *columns])])
         return unique_sorted(rows.filter(pc.is_valid(rows["source_id"])), ("source_id",))
 
-    def provenance(self, *also: str) -> dict[str, dict[str, Any]]:
-        """source_id → its uri, PROVENANCE columns and those named; of equal files, those of the first by
-        uri."""
-        names = ["uri", *(name for name, _ in tables.PROVENANCE), *also]
-        return {row.pop("source_id"): row for row in self.contents(names).to_pylist()}
-
     def clips(self, columns: Sequence[str] | None = None) -> pa.Table:
         """A row a clip, sorted by clip_id, or some columns. Files of equal content share their clips."""
         names = tables.CLIPS.names if columns is None else list(columns)
         rows = self.rows(CLIPS, ANALYZE, names)
         return _filtered(rows, pc.is_in(sources_of(rows["clip_id"]), value_set=self._current())).select(names)
 
-    def clips_by_part(self) -> list[tuple[str, pa.Table]]:
-        """(key of a part of strips/, the clips whose filmstrips it holds): what a task reads beside them."""
-        rows = self.clips()
-        parts = self.strip_parts(rows["clip_id"])
-        keys = sorted(parts.unique().drop_null().to_pylist())
-        return [(key, rows.filter(pc.equal(parts, key))) for key in keys]
+    def clips_by_part(self, columns: Sequence[str] | None = None) -> list[tuple[str, pa.Table]]:
+        """(key of a part of strips/, the clips whose filmstrips it holds): what is read beside them."""
+        rows = self.clips(columns and [*dict.fromkeys(["clip_id", *columns])])
+        rows = rows.append_column("part", self.strip_parts(rows["clip_id"]))
+        rows = rows.filter(pc.is_valid(rows["part"])).sort_by("part")  # stable: clips stay in order
+        of_part = pc.run_end_encode(rows["part"].combine_chunks())
+        ends, rows = of_part.run_ends.to_pylist(), rows.drop_columns("part")
+        starts = [0, *ends][: len(ends)]
+        slices = (rows.slice(start, end - start) for start, end in zip(starts, ends, strict=True))
+        return list(zip(of_part.values.to_pylist(), slices, strict=True))
 
     def strip_parts(self, clip_ids: pa.Array | pa.ChunkedArray) -> pa.Array:
         """string [N]: the key of the part of strips/ with each clip's filmstrip; null where there is none."""
