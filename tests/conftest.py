@@ -1,6 +1,8 @@
-"""Shared fixtures: where the large media set lies, when it is there."""
+"""Shared fixtures: where the large media set lies, when it is there; signals that processes heed."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +21,15 @@ def media_dir() -> Path:
     if not (folder / "clips").is_dir():
         pytest.skip(f"no media set at {folder}; set FRAMEMILL_MEDIA")
     return folder
+
+
+@pytest.fixture
+def signals_heeded() -> Iterator[None]:
+    """Processes that the test starts end on Ctrl-C and SIGHUP, also where nohup or a script's background
+    started the tests: such a start ignores these signals, and children inherit that."""
+    ignored = [s for s in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(s) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)

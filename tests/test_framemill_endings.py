@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMAND = [sys.executable, "-m", "framemill"]
 SMALL = ["--set", "analyze.sources_per_task=1", "--workers", "2"]
 
+pytestmark = pytest.mark.usefixtures("signals_heeded")
+
 
 def start(words: list[str], **streams: object) -> "subprocess.Popen[str]":
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}

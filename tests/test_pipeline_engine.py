@@ -214,6 +214,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.usefixtures("signals_heeded")
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_ends_takes_its_workers_with_it(tmp_path: Path, sent: signal.Signals) -> None:
     """Also a script from the command line, whose main module no worker could import."""
