@@ -95,8 +95,8 @@ class KeptClips:
 
     def __init__(self, clips: pa.Table, captions: pa.Table, sources: pa.Table) -> None:
         """`clips` (sorted by clip_id) hold CLIP_COLUMNS, `captions` clip_id and CAPTION_COLUMNS, `sources`
-        SOURCE_COLUMNS, each of one chunk. Of two captions of a clip, or two sources of equal content, the first
-        counts."""
+        SOURCE_COLUMNS, each of one chunk. Of two captions of a clip, or two sources of equal content, the
+        first counts."""
         self._clips, self._captions, self._sources = clips, captions, sources
         self._caption_of = pc.index_in(self._clips["clip_id"], value_set=self._captions["clip_id"])
         self._source_of = pc.index_in(self._clips["source_id"], value_set=self._sources["source_id"])
