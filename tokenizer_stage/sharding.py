@@ -95,8 +95,9 @@ class KeptClips:
 
     def __init__(self, clips: pa.Table, captions: pa.Table, sources: pa.Table) -> None:
         """`clips` (sorted by clip_id) hold CLIP_COLUMNS, `captions` clip_id and CAPTION_COLUMNS, `sources`
-        SOURCE_COLUMNS. Of two captions of a clip, or two sources of equal content, the first counts."""
-        self._clips, self._captions, self._sources = (t.combine_chunks() for t in (clips, captions, sources))
+        SOURCE_COLUMNS, each of one chunk. Of two captions of a clip, or two sources of equal content, the
+        first counts."""
+        self._clips, self._captions, self._sources = clips, captions, sources
         self._caption_of = pc.index_in(self._clips["clip_id"], value_set=self._captions["clip_id"])
         self._source_of = pc.index_in(self._clips["source_id"], value_set=self._sources["source_id"])
 
@@ -105,7 +106,9 @@ class KeptClips:
         """Those of a corpus, with the captions of this captioner where there are any."""
         clips = corpus.clips(CLIP_COLUMNS)
         clips = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"]))
-        return cls(clips, _captions(corpus, captioner), corpus.contents(SOURCE_COLUMNS))
+        clips = clips.combine_chunks()  # of each table one copy at a time lies in memory beside the others
+        sources = corpus.contents(SOURCE_COLUMNS).combine_chunks()
+        return cls(clips, _captions(corpus, captioner).combine_chunks(), sources)
 
     def __len__(self) -> int:
         return int(self._clips.num_rows)

@@ -12,20 +12,35 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.shards import LatentSet
 from pipeline.corpus.status import status
 
 Row = Mapping[str, Any]
 STATES = ("kept", "rejected", "failed")
+CLIP_COLUMNS = tuple(name for name in tables.CLIPS.names if name != "phash")
+CAPTION_COLUMNS = tuple(name for name in tables.CAPTIONS.names if name != "original")
+SOURCE_COLUMNS = (
+    "source_id",
+    "uri",
+    "kind",
+    "status",
+    "reason",
+    "duration_s",
+    "transfer",
+    "has_audio",
+    "original",
+    "licence",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """`counts` are those of `framemill status --json`; `sources` are sorted by uri, with what manifests say
-    of them; `clips` and `judged` by clip id, `judged` without rows of clips that are gone; `clip_of` int64
-    [N] is the row of each judged clip among the clips. `captions` and `encoded` (index rows) are those of
-    clips that are kept now, by captioner and by latent set."""
+    """`counts` are those of `framemill status --json`; `sources` (SOURCE_COLUMNS) are sorted by uri; `clips`
+    and `judged` by clip id, `judged` without rows of clips that are gone; `clip_of` int64 [N] is the row of
+    each judged clip among the clips. `captions` and `encoded` (index rows) are those of clips that are kept
+    now, by captioner and by latent set."""
 
     corpus: Corpus
     counts: Row
@@ -38,7 +53,7 @@ class Contents:
 
     @classmethod
     def of(cls, corpus: Corpus) -> "Contents":
-        counts, clips, judged = status(corpus), corpus.clips(), corpus.judged().sort_by("clip_id")
+        counts, clips, judged = status(corpus), corpus.clips(CLIP_COLUMNS), corpus.judged()
         at = pc.index_in(judged["clip_id"], value_set=clips["clip_id"])
         there = pc.is_valid(at)
         judged = judged.filter(there)
@@ -50,11 +65,11 @@ class Contents:
         return cls(
             corpus=corpus,
             counts=counts,
-            sources=corpus.sources(),
+            sources=corpus.sources(SOURCE_COLUMNS),
             clips=clips,
             judged=judged,
             clip_of=at.filter(there).to_numpy().astype(np.int64),
-            captions={name: of_kept(corpus.captions(name)) for name in counts["captions"]},
+            captions={name: of_kept(corpus.captions(name, CAPTION_COLUMNS)) for name in counts["captions"]},
             encoded={name: of_kept(LatentSet(corpus.storage, name).index()) for name in counts["latents"]},
         )
 

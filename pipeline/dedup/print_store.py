@@ -17,6 +17,7 @@ from pipeline.corpus.corpus import Corpus
 from pipeline.dedup.prints import PRINT_SIZE
 from pipeline.progress import Progress
 
+CHUNK = 8192  # prints: of three seconds each, a hundred MB of vectors in the making
 Chunk = tuple[np.ndarray, list[np.ndarray]]  # clip numbers int64 [N], their prints uint8 [S, PRINT_SIZE]
 
 
@@ -71,7 +72,7 @@ class CorpusPrints:
 
     def chunks(self) -> Iterator[Chunk]:
         at = 0
-        for rows in self._corpus.prints() if len(self._ids) else ():
+        for rows in self._slices() if len(self._ids) else ():
             names = np.array(rows["clip_id"].to_pylist(), "S")
             numbers = np.searchsorted(self._ids, names).clip(max=len(self._ids) - 1)
             ours = self._ids[numbers] == names
@@ -82,6 +83,12 @@ class CorpusPrints:
             at += int(sizes.sum())
             self._spool.writelines(p.tobytes() for p in prints)
             yield numbers, prints
+
+    def _slices(self) -> Iterator[pa.Table]:
+        """The corpus's prints, CHUNK of them at a time: whoever reads them works on whole chunks."""
+        for rows in self._corpus.prints():
+            for start in range(0, rows.num_rows, CHUNK):
+                yield rows.slice(start, CHUNK)
 
     def load(self, numbers: Iterable[int]) -> dict[int, np.ndarray]:
         self._spool.flush()

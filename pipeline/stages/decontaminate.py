@@ -55,7 +55,7 @@ def resemblances(corpus: Corpus, evaluation: Corpus, progress: Progress = silent
     mirrored or not; a still is no copy of a video."""
     rows = [tables.CONTAMINATED.empty_table()]
     steps = Steps([f"evaluation {kind}s" for kind in KINDS], progress)
-    ours, theirs = corpus.clips(), evaluation.clips()
+    ours, theirs = (c.clips(["clip_id", "kind"]) for c in (corpus, evaluation))
     for kind in KINDS:
         ids, tests = (c.filter(pc.equal(c["kind"], kind))["clip_id"].combine_chunks() for c in (ours, theirs))
         prints = JoinedPrints(CorpusPrints(corpus, ids), CorpusPrints(evaluation, tests))

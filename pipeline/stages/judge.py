@@ -33,6 +33,19 @@ from pipeline.stages import decontaminate, rules
 VERSION = 2  # raised when the same rules give other verdicts
 PAIRS_PATH, DUPLICATES_PATH = "pairs.parquet", "duplicates.parquet"
 STEPS = ("clips", *(f"{kind} copies" for kind in KINDS), "rules and groups", "tables")  # of a judgement
+JUDGED_COLUMNS = (  # of the clips: what rules may name, and what the judged table repeats
+    "clip_id",
+    "source_id",
+    "kind",
+    "start_s",
+    "end_s",
+    "fps",
+    "crop",
+    "boundary_confidence",
+    "signals",
+    "status",
+    "reason",
+)
 CLOSENESS = ("exact", "perceptual", "semantic")
 
 
@@ -112,7 +125,7 @@ def judge_corpus(
         return RunSummary(stage="judge", tasks=0, lost=(), counts={}, seconds=time.monotonic() - started)
     steps = Steps(STEPS, progress)
     steps.at("clips")
-    clips = _scored(corpus.clips(), embeddings)
+    clips = _scored(corpus.clips(JUDGED_COLUMNS), embeddings)
     pairs = _pairs(corpus, config, clips, embeddings, steps) if config.judge.dedup else None
     steps.at("rules and groups")
     verdicts = judge(clips, config.judge, pairs, tainted)
@@ -131,7 +144,7 @@ def what_if(
 ) -> dict[str, Any]:
     """The funnel of the corpus as it would be judged now, and with these changes of rules
     (`signals.motion.min=0.2`). Writes nothing."""
-    clips = _scored(corpus.clips(), embeddings)
+    clips = _scored(corpus.clips(JUDGED_COLUMNS), embeddings)
     tainted = decontaminate.stored(corpus) if config.judge.decontaminate else None
     pairs = (
         _pairs(corpus, config, clips, embeddings, Steps(STEPS, silent), write=False)
