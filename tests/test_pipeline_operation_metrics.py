@@ -224,7 +224,7 @@ def test_a_run_is_shown_for_people_and_machines() -> None:
     first, analyze, caption = lines(seen)
     assert first.endswith("run 1")
     assert analyze == (
-        "  analyze: done, 3/4, 0.15/s, 2 on 2 nodes, busy 75 %, failed 2 (damaged × 2), ok 6, "
+        "  analyze: done, 3/4, 0.15/s, 2 workers on 2 nodes, busy 75 %, failed 2 (damaged × 2), ok 6, "
         "lost 1 (access denied × 1), retried 1"
     )
     assert caption.startswith("  caption: running, 0:05 ago, 3/4, 0.15/s, 0:07 to go, ")
