@@ -30,7 +30,7 @@ from pipeline.ending import leave, occupy_closed_streams
 from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, RunSummary, StageStopped
 from pipeline.progress import Progress
-from pipeline.stages.outcome import NOTES, conclude, nothing_done, say_left_out, say_lost
+from pipeline.stages.outcome import NOTES, conclude, keep_driven, nothing_done, say_left_out, say_lost
 
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
@@ -211,7 +211,7 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
 
     corpus = Corpus(args.corpus)
     config = _config(args, None if _analyze in stages else corpus.require().config())
-    with corpus.writing(args.verb), progress_table(machine=args.json) as progress:
+    with corpus.writing(args.verb, args.run_id), progress_table(machine=args.json) as progress:
         shared = _Run(
             args=args,
             corpus=corpus,
@@ -225,6 +225,7 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
         try:
             for stage in stages:
                 summaries += stage(shared)
+                keep_driven(corpus, summaries)
                 if stop := nothing_done(summaries[-1]):
                     break
         except StageStopped as stopped:

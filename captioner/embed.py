@@ -139,7 +139,7 @@ class EmbedStage:
             Corpus(self._root), task, lambda strips: [guard(partial(embed, strip)) for strip in strips]
         )
         rows = tables.from_rows([self._row(*answer) for answer in answers], tables.EMBEDDINGS)
-        return part_of(f"embeddings/{self._embedder.dir_name}/{task.key}.parquet", rows)
+        return part_of(f"embeddings/{self._embedder.dir_name}/{task.key}.parquet", rows, task.inputs)
 
     def _row(self, clip_id: str, vector: np.ndarray | Failure) -> dict[str, Any]:
         if isinstance(vector, Failure):

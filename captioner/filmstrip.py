@@ -22,6 +22,7 @@ from pipeline.engine.stage import KILLED, Failure, Output, Task, TaskResult
 from pipeline.engine.task_list import TaskList
 from pipeline.engine.tasks import part_key
 from pipeline.errors import MediaError
+from pipeline.operation.reasons import failures_of
 
 if TYPE_CHECKING:
     import torch
@@ -147,10 +148,14 @@ def answers_of(
     return [(clip_id, answers.get(clip_id, MISSING)) for clip_id in task.inputs["clip_id"].to_pylist()]
 
 
-def part_of(path: str, rows: pa.Table) -> TaskResult:
-    """One part with a row a clip, of which those `failed` are counted apart."""
-    failed = sum(status == "failed" for status in rows["status"].to_pylist())
+def part_of(path: str, rows: pa.Table, clips: pa.Table) -> TaskResult:
+    """One part with a row a clip, of which those `failed` are counted apart. `clips` (SPAN_COLUMNS) are those
+    of the task."""
+    failed = rows.filter(pc.equal(rows["status"], "failed"))
+    footage_s = pc.sum(pc.subtract(clips["end_s"], clips["start_s"])).as_py()
     return TaskResult(
         outputs=(Output(path=path, data=tables.to_parquet(rows)),),
-        counts={"ok": rows.num_rows - failed, "failed": failed},
+        counts={"ok": rows.num_rows - failed.num_rows, "failed": failed.num_rows},
+        amounts={"footage_s": footage_s or 0.0},
+        failures=failures_of(failed["reason"].to_pylist()),
     )

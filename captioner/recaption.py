@@ -61,7 +61,7 @@ class RecaptionStage:
         rows = tables.from_rows([_row(captioner, *answer) for answer in answers], tables.CAPTIONS)
         originals = task.inputs.select(["source_id", "original"])
         path = f"captions/{captioner.dir_name}/{task.key}.parquet"
-        return part_of(path, _with_originals(rows, originals))
+        return part_of(path, _with_originals(rows, originals), task.inputs)
 
 
 def _row(captioner: Captioner, clip_id: str, answer: Caption | Failure) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def run(verbs: Verbs, words: Sequence[str]) -> int:
 
 
 def _logged(verbs: Verbs, args: Args, words: Sequence[str]) -> int:
-    with logging_to(args.log_level, args.log_file, as_json=args.json):
+    args.run_id = secrets.token_hex(4)
+    with logging_to(args.log_level, args.log_file, args.run_id, as_json=args.json):
         LOG.info("framemill %s %s", verbs.version, " ".join(words))
         try:
             code = int(args.function(args))
@@ -131,10 +132,9 @@ def _say(line: str) -> None:
 
 
 @contextmanager
-def logging_to(level: str, path: str | None, *, as_json: bool) -> Iterator[None]:
+def logging_to(level: str, path: str | None, run_id: str, *, as_json: bool) -> Iterator[None]:
     """The project's log on stderr from `level` on, and in a file from `info` on; each line has the run's
-    identity, so that the lines of two runs in one file can be told apart."""
-    run_id = secrets.token_hex(4)
+    identity, as its receipts have, so that the lines of two runs in one file can be told apart."""
     text = logging.Formatter(f"%(asctime)s {run_id} %(levelname)s %(name)s: %(message)s")
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers[0].setFormatter(_JsonLine(run_id) if as_json else text)

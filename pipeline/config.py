@@ -199,14 +199,32 @@ class ResourcesConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PricesConfig:
+    """What is paid for what a stage holds, for `framemill cost`; 0: not known. A corpus does not remember
+    them."""
+
+    cpu_hour: float = 0.0
+    gpu_hour: float = 0.0
+    memory_gb_hour: float = 0.0
+    storage_gb_month: float = 0.0
+    currency: str = "EUR"
+
+    def __post_init__(self) -> None:
+        for name in ("cpu_hour", "gpu_hour", "memory_gb_hour", "storage_gb_month"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"prices.{name} = {getattr(self, name)}", expected="at least 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """All sections; the resolved one is saved as corpus.toml, but for `resources`."""
+    """All sections; the resolved one is saved as corpus.toml, but for `resources` and `prices`."""
 
     analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     caption: CaptionConfig = field(default_factory=CaptionConfig)
     encode: EncodeConfig = field(default_factory=EncodeConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig, metadata=OF_THE_RUN)
+    prices: PricesConfig = field(default_factory=PricesConfig, metadata=OF_THE_RUN)
 
 
 def load_config(

@@ -14,6 +14,9 @@ from functools import partial
 from typing import Any
 
 LOG_EVERY_S, JSON_EVERY_S = 10.0, 1.0
+CLASSES = 3  # of reasons, that a line names
+WHY = {"failed": "failures", "lost": "losses"}  # facts, and those that count them by class of reason
+QUIET = {"lost": 0, "retried": 0, "nodes": 1}  # facts that are not worth a word to people
 Progress = Callable[[int, int, Mapping[str, object]], None]  # (done, total, facts)
 
 
@@ -101,8 +104,8 @@ def _log_line(title: str, unit: str, pace: Pace, done: int, total: int, facts: M
     if rate:
         parts.append(f"{rate:.3g}/s")
     if eta_s:
-        parts.append(f"eta {_clock(eta_s)}")
-    return ", ".join([*parts, *_shown(facts)])
+        parts.append(f"eta {clock(eta_s)}")
+    return ", ".join([*parts, *said(facts)])
 
 
 def _json_line(title: str, pace: Pace, done: int, total: int, facts: Mapping[str, object]) -> str:
@@ -133,7 +136,7 @@ def _live_table() -> Iterator[Callable[[str], Progress]]:
 
         def report(done: int, total: int, facts: Mapping[str, object]) -> None:
             rate, eta_s = pace(done, total)
-            left = f"eta {_clock(eta_s)}" if eta_s else ""
+            left = f"eta {clock(eta_s)}" if eta_s else ""
             row: dict[str, Any] = {
                 "pace": f"{rate:.3g}/s {left}" if rate else "",
                 "facts": ", ".join(_marked(facts)),
@@ -148,19 +151,41 @@ def _live_table() -> Iterator[Callable[[str], Progress]]:
         yield stage
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """`0:45`, `3:20`, `2:30:00`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def _shown(facts: Mapping[str, object]) -> list[str]:
-    return [f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in sorted(facts.items())]
+def said(facts: Mapping[str, object]) -> list[str]:
+    """The facts for people, in the order of their names, failures and losses with their reasons; what says
+    nothing (QUIET) left out."""
+    return [
+        _fact(name, value) + reasons(facts.get(WHY.get(name, "")))
+        for name, value in sorted(facts.items())
+        if name not in WHY.values() and not (name in QUIET and value == QUIET[name])
+    ]
+
+
+def _fact(name: str, value: object) -> str:
+    return f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+
+
+def reasons(classes: object) -> str:
+    """` (access denied × 50,000, damaged × 2)`, the most frequent first; empty where nothing is counted."""
+    if not isinstance(classes, Mapping) or not classes:
+        return ""
+    ordered = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
+    rest = [f"… {len(ordered) - CLASSES} more"] if len(ordered) > CLASSES else []
+    return f" ({', '.join([*(f'{name} × {count:,}' for name, count in ordered[:CLASSES]), *rest])})"
 
 
 def _marked(facts: Mapping[str, object]) -> list[str]:
-    """The facts, failures and losses in red."""
-    return [
-        f"[red]{fact}[/red]" if fact.startswith(("failed ", "lost ")) and fact != "failed 0" else fact
-        for fact in _shown(facts)
-    ]
+    """The facts as rich prints them, failures and losses in red."""
+    from rich.markup import escape
+
+    bad = tuple(f"{name} " for name in WHY)
+    red = [fact.startswith(bad) and fact != "failed 0" for fact in said(facts)]
+    facts_of = map(escape, said(facts))
+    return [f"[red]{fact}[/red]" if is_red else fact for fact, is_red in zip(facts_of, red, strict=True)]

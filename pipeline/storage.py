@@ -272,7 +272,9 @@ class Storage:
                 pafs.FileSelector(self._base, recursive=True, allow_not_found=True)
             )
         files = [_file_info(info, remote=True) for info in infos if info.type == pafs.FileType.File]
-        visible = [file for file in files if not any(p.startswith(".") for p in self._rel(file).split("/"))]
+        visible = [
+            file for file in files if not any(p.startswith(".") for p in self.relative(file).split("/"))
+        ]
         return Tree(files=tuple(sorted(visible, key=lambda file: file.uri)))
 
     def walk(self) -> Sequence[FileInfo]:
@@ -284,9 +286,10 @@ class Storage:
 
     def find(self, suffix: str) -> tuple[str, ...]:
         """Paths, relative to the root, of the files that `walk` finds and that end so."""
-        return tuple(self._rel(file) for file in self.walk() if file.uri.endswith(suffix))
+        return tuple(self.relative(file) for file in self.walk() if file.uri.endswith(suffix))
 
-    def _rel(self, file: FileInfo) -> str:
+    def relative(self, file: FileInfo) -> str:
+        """The path of a file of the tree, relative to the root."""
         return file.uri.removeprefix("s3://").removeprefix(self._base).lstrip("/")
 
     def sweep_temporary(self) -> int:

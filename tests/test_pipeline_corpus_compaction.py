@@ -121,6 +121,13 @@ def test_changed_rows_are_those_of_a_table_that_was_made_of_them(tmp_path: Path)
     assert edited.contents() == Folded(tmp_path / "b").fold([changed]).contents()
 
 
+def test_the_chunks_of_a_table_leave_no_trace() -> None:
+    draw = random.Random(0)
+    rows = pa.table({"print": pa.array([draw.randbytes(300) for _ in range(20_000)], pa.binary())})
+    in_chunks = pa.concat_tables([rows.slice(start, 777) for start in range(0, rows.num_rows, 777)])
+    assert tables.to_row_groups(in_chunks, 5000) == tables.to_row_groups(rows, 5000)
+
+
 def test_ids_that_are_no_hashes_have_a_place_too() -> None:
     ids = pa.array(["", "0", "00ff-1", "7fff", "8000-0", "k1", "zz", "é"])
     assert places(ids, 2).tolist() == [0, 0, 0, 0, 1, 1, 1, 1]

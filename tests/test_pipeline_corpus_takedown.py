@@ -57,7 +57,7 @@ def run(manifest: Path, out: Path) -> int:
 
 def tree(root: Path) -> dict[str, bytes]:
     files = (p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return {str(p.relative_to(root)): p.read_bytes() for p in files}
+    return {str(p.relative_to(root)): p.read_bytes() for p in files if p.parent.name != "receipts"}
 
 
 def a_source(root: Path) -> str:

@@ -69,3 +69,24 @@ def test_a_terminal_gets_a_table_of_stages(monkeypatch: pytest.MonkeyPatch) -> N
     assert "eta" in rows[-1]
     assert any("analyze" in line and "3/3" in line and "failed 1" in line for line in shown)
     assert not any("judge" in line for line in shown)
+
+
+def test_reasons_stand_beside_what_failed_and_what_was_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    why = {"access denied": 50_000, "damaged": 2, "deadline": 1, "no such file": 1}
+    with progress_bar("analyze") as report:
+        report(1, 1, {"failed": 50_004, "failures": why, "lost": 1, "losses": {"not tried": 1}, "nodes": 3})
+    line = capsys.readouterr().err
+    assert "failed 50004 (access denied × 50,000, damaged × 2, deadline × 1, … 1 more)" in line
+    assert "lost 1 (not tried × 1), nodes 3" in line
+    assert "failures" not in line
+
+
+def test_what_says_nothing_is_not_said_to_people_but_to_machines(capsys: pytest.CaptureFixture[str]) -> None:
+    facts: dict[str, object] = {"ok": 1, "lost": 0, "retried": 0, "nodes": 1}
+    for machine in (False, True):
+        with progress_bar("analyze", machine=machine) as report:
+            report(1, 1, facts)
+    people, machines = capsys.readouterr().err.splitlines()
+    assert people.endswith("ok 1")
+    assert "lost" not in people
+    assert json.loads(machines)["counts"] == facts

@@ -34,6 +34,7 @@ from pipeline.engine.runner import Executor, RunSummary, StageStopped, granted
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.task_list import TaskList
 from pipeline.errors import MediaError, ModelError
+from pipeline.operation.reasons import failures_of
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import DEFAULT_LIMITS, Sandbox
 from pipeline.settings import fingerprint
@@ -114,6 +115,12 @@ class EncodeStage:
                 Output(path=latents.part_path(task.key), data=tables.to_parquet(part)),
             ),
             counts={"ok": len(samples), "failed": len(failed)},
+            amounts={
+                "footage_s": sum(row["end_s"] - row["start_s"] for row in rows),
+                "frames": sum(row["frames"] for row in index),
+                "tokens": sum(row["tokens"] for row in index),
+            },
+            failures=failures_of(row["reason"] for row in failed),
         )
 
     def _latents(self) -> LatentSet:

@@ -124,7 +124,7 @@ def _workers(work: Path, media: str) -> dict[str, Any]:
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    paths = (path for path in folder.rglob("*") if path.is_file())
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "receipts")
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 

@@ -1,6 +1,7 @@
 """The pages of docs/ that are made from the code: `python infra/docs/generate.py` (or `make docs`).
 
-In: the comments of pipeline/corpus/tables.py, the signals' docstring, the parser of the command line. Out:
+In: the comments of pipeline/corpus/tables.py and of the schema of receipts, the docstring of the signals, the
+parser of the command line. Out:
 docs/tables.md and docs/cli.md, the same text everywhere. tests/test_docs.py holds the pages equal to this.
 """
 
@@ -21,9 +22,10 @@ sys.path.insert(0, str(ROOT))
 import framemill  # noqa: E402
 from pipeline import rule_grammar  # noqa: E402
 from pipeline.corpus import tables  # noqa: E402
+from pipeline.operation import receipts  # noqa: E402
 from pipeline.signals import measure  # noqa: E402
 
-TABLES_FILE = "pipeline/corpus/tables.py"
+TABLES_FILE, RECEIPTS_FILE = "pipeline/corpus/tables.py", "pipeline/operation/receipts.py"
 MADE_BY = "*Made by `make docs` from {source}; change it there.*"
 UNITS = (
     "Times are seconds of the source, spans are half open, pixels are display pixels (rotation and sample "
@@ -51,6 +53,9 @@ def tables_page() -> str:
     source = (ROOT / TABLES_FILE).read_text(encoding="utf-8")
     schemas = {name: value for name, value in vars(tables).items() if isinstance(value, pa.Schema)}
     about, meanings = _comments(source)
+    of_receipts = _comments((ROOT / RECEIPTS_FILE).read_text(encoding="utf-8"))
+    schemas["RECEIPTS"], about["RECEIPTS"] = receipts.RECEIPTS, of_receipts[0]["RECEIPTS"]
+    meanings["RECEIPTS"] = of_receipts[1]["RECEIPTS"]
     first: dict[str, str] = {}
     for columns in meanings.values():
         for column, meaning in columns.items():
@@ -116,6 +121,8 @@ def _type(kind: pa.DataType) -> str:
         return "struct"
     if pa.types.is_list(kind):
         return f"list of {_type(kind.value_type)}"
+    if pa.types.is_map(kind):
+        return f"map of {_type(kind.item_type)} by {_type(kind.key_type)}"
     return str(kind)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.operation.receipts import FOLDER
 from pipeline.progress import Progress, silent
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
@@ -108,9 +109,9 @@ def bench_kill(
 
 
 def contents(corpus: Path) -> dict[str, bytes]:
-    """Every file of a corpus but hidden ones."""
+    """Every file of a corpus but hidden ones, and receipts, which hold clocks."""
     files = (p for p in sorted(corpus.rglob("*")) if p.is_file() and not p.name.startswith("."))
-    return {str(p.relative_to(corpus)): p.read_bytes() for p in files}
+    return {str(p.relative_to(corpus)): p.read_bytes() for p in files if p.parent.name != FOLDER}
 
 
 def _unfinished(corpus: Path, wanted: dict[str, bytes]) -> list[str]:

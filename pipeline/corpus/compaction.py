@@ -28,14 +28,20 @@ COUNT_RANGES = 64  # at least so many ranges are counted one by one, so that few
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edit:
-    """Rows of these ids become what `change` makes of them, with the ids they had; None: they are erased."""
+    """Rows of these ids become what `change` makes of them, with the ids they had; None: they are erased.
+    `column`, where named, is the column of the key that the ids are of."""
 
     ids: pa.Array
     change: Callable[[pa.Table], pa.Table] | None = None
+    column: str = ""
 
-    def of(self, rows: pa.Table, id_column: str) -> pa.Table:
+    def hits(self, rows: pa.Table, table: RowTable) -> pa.ChunkedArray:
+        """bool [N]: the rows that are edited."""
+        return pc.is_in(rows[self.column or table.id], value_set=self.ids)
+
+    def of(self, rows: pa.Table, table: RowTable) -> pa.Table:
         """The rows after the edit, those that it leaves first."""
-        hit = pc.is_in(rows[id_column], value_set=self.ids)
+        hit = self.hits(rows, table)
         left = rows.filter(pc.invert(hit))
         return left if self.change is None else pa.concat_tables([left, self.change(rows.filter(hit))])
 
@@ -124,7 +130,7 @@ def compacted(
     """The manifest of what `old` names and of the runs, after the edit; its new files are written."""
     touched = runs.counts(old.ranges) > 0
     if edit is not None:
-        touched[np.unique(places(edit.ids, old.ranges))] = True
+        touched[... if edit.column else np.unique(places(edit.ids, old.ranges))] = True
     if not touched.any():
         return old
     compaction = _Compaction(storage, table, old, runs, edit)
@@ -170,13 +176,13 @@ class _Compaction:
         )
         rows = 0
         for fine in range(place * each, (place + 1) * each):
-            of_range = [self._table.schema.empty_table().select(keys)]
-            of_range += [] if known is None else _within(known, self._table, fine, ranges)
-            of_range += [run.select(keys) for run in self._runs.within(fine, ranges)]
-            ids = unique_sorted(pa.concat_tables(of_range), self._table.key)[self._table.id]
-            rows += len(ids)
+            of_ranges = [self._table.schema.empty_table().select(keys)]
+            of_ranges += [] if known is None else _within(known, self._table, fine, ranges)
+            of_ranges += [run.select(keys) for run in self._runs.within(fine, ranges)]
+            of_range = unique_sorted(pa.concat_tables(of_ranges), self._table.key)
+            rows += of_range.num_rows
             if self._edit is not None and self._edit.change is None:
-                rows -= pc.sum(pc.is_in(ids, value_set=self._edit.ids)).as_py() or 0
+                rows -= pc.sum(self._edit.hits(of_range, self._table)).as_py() or 0
         return rows
 
     def written(self, place: int, ranges: int) -> FoldedFile | None:
@@ -190,7 +196,7 @@ class _Compaction:
         )
         rows = unique_sorted(rows, self._table.key)
         if self._edit is not None:
-            rows = unique_sorted(self._edit.of(rows, self._table.id), self._table.key)
+            rows = unique_sorted(self._edit.of(rows, self._table), self._table.key)
         if not rows.num_rows:
             return None
         data = tables.to_row_groups(rows, self._table.group_rows)

@@ -7,6 +7,7 @@ read. A table is read once as long as it does not change.
 """
 
 import hashlib
+import secrets
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,16 @@ from pipeline.corpus import folding, snapshot, tables
 from pipeline.corpus.compaction import Edit, read_file, unique_sorted
 from pipeline.corpus.ids import sources_of
 from pipeline.corpus.lease import Lease, held
-from pipeline.corpus.manifest import ANALYZE, CLIPS, PRINTS, SOURCES, STRIP_PARTS, RowTable, tables_of
+from pipeline.corpus.manifest import (
+    ANALYZE,
+    CLIPS,
+    PRINTS,
+    SOURCES,
+    STRIP_PARTS,
+    RowTable,
+    place_of,
+    tables_of,
+)
 from pipeline.errors import FormatError, UsageError
 from pipeline.settings import build, fingerprint, to_toml
 from pipeline.storage import Storage
@@ -43,6 +53,7 @@ class Corpus:
     def __init__(self, root: str) -> None:
         self.root = root
         self.storage = Storage(root)
+        self.run_id = secrets.token_hex(4)  # of the receipts that are written through this object
         self._lease: Lease | None = None
         self._held: dict[str, tuple[object, dict[str, pa.ChunkedArray]]] = {}  # table → state, columns
 
@@ -96,8 +107,10 @@ class Corpus:
             self.storage.write_bytes(CONFIG_PATH, data)
 
     @contextmanager
-    def writing(self, verb: str = "command") -> Iterator[None]:
-        """Holds the corpus for one writer; sweeps what a killed one left unfinished."""
+    def writing(self, verb: str = "command", run_id: str = "") -> Iterator[None]:
+        """Holds the corpus for one writer, whose receipts bear `run_id`; sweeps what a killed one left
+        unfinished."""
+        self.run_id = run_id or self.run_id
         with held(self.root, verb) as lease:
             self._lease = lease
             try:
@@ -136,7 +149,7 @@ class Corpus:
         """Makes of the current rows with these ids what `change` makes of them, or erases them. Only files
         that hold one of them are written again."""
         if len(ids):
-            self.fold(_place_of(folder), {folder: Edit(ids=ids, change=change)})
+            self.fold(place_of(folder), {folder: Edit(ids=ids, change=change)})
 
     # -- tables -----------------------------------------------------------------------------------
 
@@ -335,7 +348,3 @@ def kept(judged: pa.Table) -> pa.Table:
 def _filtered(rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
     """The rows where the mask holds; no copy where it does everywhere."""
     return rows if pc.all(mask).as_py() else rows.filter(mask)
-
-
-def _place_of(folder: str) -> str:
-    return folder if "/" in folder else ANALYZE

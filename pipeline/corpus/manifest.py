@@ -113,6 +113,11 @@ STRIP_PARTS = _table(
 ANALYZED = (CLIPS, PRINTS, STRIP_PARTS, SOURCES)  # in the order of a fold: the table of done-markers last
 
 
+def place_of(folder: str) -> str:
+    """The stage that makes the files of a folder of rows or filmstrips."""
+    return folder if "/" in folder else ANALYZE
+
+
 def tables_of(place: str) -> tuple[RowTable, ...]:
     """The tables of the stage at a place, in the order of a fold; none for one that makes no rows in
     parts."""

@@ -16,16 +16,7 @@ import pyarrow.compute as pc
 
 from pipeline.corpus import tables
 from pipeline.corpus.compaction import read_file, unique_sorted
-from pipeline.corpus.manifest import (
-    ANALYZED,
-    PREFIX,
-    PRINTS,
-    SOURCES,
-    STRIP_PARTS,
-    Manifest,
-    RowTable,
-    read_manifest,
-)
+from pipeline.corpus.manifest import PREFIX, PRINTS, STRIP_PARTS, Manifest, RowTable, read_manifest
 from pipeline.errors import StorageError
 from pipeline.storage import Storage
 
@@ -53,9 +44,6 @@ def listed(storage: Storage, folder: str, fingerprint: str) -> dict[str, int]:
 def look(storage: Storage, table: RowTable, fingerprint: str) -> Snapshot:
     """The table as it is now."""
     parts = listed(storage, table.marker_folder, fingerprint)
-    if table in ANALYZED and table is not SOURCES:
-        marked = read_manifest(storage, SOURCES, fingerprint)
-        parts = dict.fromkeys(marked.folded, 0) | parts
     manifest = read_manifest(storage, table, fingerprint)
     known = set(manifest.folded)
     return Snapshot(manifest=manifest, tail=tuple(sorted((k, n) for k, n in parts.items() if k not in known)))

@@ -14,6 +14,7 @@ from pipeline.corpus.corpus import Corpus, kept
 from pipeline.corpus.failures import FailureLimit
 from pipeline.corpus.shards import LatentSet
 from pipeline.operation.reasons import of_column
+from pipeline.progress import said
 
 
 def status(corpus: Corpus) -> dict[str, Any]:
@@ -64,7 +65,8 @@ def stage_lines(stages: Sequence[dict[str, Any]], counts: dict[str, Any]) -> lis
     """A table of what each stage did, then the status, for people."""
     lines = [f"{'stage':<10}{'tasks':>7}{'seconds':>9}  result"]
     for row in stages:
-        facts = ", ".join(f"{k} {v}" for k, v in row.items() if k not in ("stage", "tasks", "seconds") and v)
+        told = {k: v for k, v in row.items() if k not in ("stage", "tasks", "seconds") and v != 0}
+        facts = ", ".join(said(told))
         lines.append(f"{row['stage']:<10}{row['tasks']:>7}{row['seconds']:>9.1f}  {facts or 'nothing to do'}")
     return [*lines, "", *status_lines(counts)]
 

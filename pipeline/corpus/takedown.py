@@ -24,7 +24,7 @@ from pipeline.corpus import folding, snapshot, tables
 from pipeline.corpus.compaction import Edit
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEDOWNS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.ids import source_of, sources_of
-from pipeline.corpus.manifest import ANALYZE, ANALYZED, SOURCES, STRIP_PARTS, tables_of
+from pipeline.corpus.manifest import SOURCES, STRIP_PARTS, place_of, tables_of
 from pipeline.corpus.shards import INDEX_NAME, LatentSet, read_tar, write_shard
 from pipeline.errors import StorageError, UsageError
 from pipeline.storage import Storage, read_parquet
@@ -128,7 +128,7 @@ def traces(corpus: Corpus, ids: Sequence[str], *, open_all: bool = False) -> Tra
 def _id_columns(storage: Storage, path: str) -> pa.Table | None:
     """The columns of a table that say of which sources its rows are; None where none does."""
     if file := ROWS_PATH.fullmatch(path):
-        (table,) = (t for t in tables_of(_place_of(file["folder"])) if t.folder == file["folder"])
+        (table,) = (t for t in tables_of(place_of(file["folder"])) if t.folder == file["folder"])
         also = {SOURCES.folder: ["source_id", "status"], STRIP_PARTS.folder: ["part"]}
         return storage.read_columns(path, [table.id, *also.get(table.folder, ())])
     known = {"clip_id"} if STRIPS_PATH.fullmatch(path) else set(storage.column_names(path))
@@ -200,7 +200,7 @@ def _erase_from_row_tables(corpus: Corpus, left: Traces, ids: Sequence[str]) -> 
     covered. Parts that no done-marker stands for are of killed tasks, and go."""
     wanted = pa.array(sorted(ids), pa.string())
     files = [file for file in map(ROWS_PATH.fullmatch, left.tables) if file]
-    for root, place, prefix in sorted({(f["root"], _place_of(f["folder"]), f["fingerprint"]) for f in files}):
+    for root, place, prefix in sorted({(f["root"], place_of(f["folder"]), f["fingerprint"]) for f in files}):
         storage = Storage(f"{corpus.root}/{root}")
         edits: dict[str, Edit] = {}
         for table in tables_of(place):
@@ -217,11 +217,6 @@ def _bare(sources: pa.Table) -> pa.Table:
     bare = ("source_key", "source_id", "uri", "size_bytes")
     rows = [{name: row[name] for name in bare} | {"status": TAKEN_DOWN} for row in sources.to_pylist()]
     return tables.from_rows(rows, tables.SOURCES)
-
-
-def _place_of(folder: str) -> str:
-    """The stage that makes a table."""
-    return ANALYZE if folder in {table.folder for table in ANALYZED} else folder
 
 
 def _erase_from_table(corpus: Corpus, path: str, ids: Sequence[str]) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
-from pipeline.engine.runner import Executor, RunSummary, run
+from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import Stage, Task
+from pipeline.operation.receipts import run_recorded
 from pipeline.progress import Progress
 
 
@@ -34,7 +35,7 @@ def bring_up_to_date(
     if forget is not None:
         forget()
     tasks = plan()
-    summary = run(stage(tasks), tasks, executor, corpus.root, progress)
+    summary = run_recorded(stage(tasks), tasks, executor, corpus.storage, corpus.run_id, progress)
     if tasks:
         corpus.fold(place)
     return summary

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence, Set
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence, Set
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -19,7 +19,7 @@ from typing import Protocol
 from pipeline.config import StageResources
 from pipeline.engine.proof import Question
 from pipeline.engine.resources import threads_restored, use_threads, visible_gpus
-from pipeline.engine.stage import UNSET, Loss, Resources, Stage, Task, attempt, set_up
+from pipeline.engine.stage import UNSET, Loss, Resources, Stage, Task, TaskResult, attempt, set_up
 from pipeline.errors import StorageError
 from pipeline.progress import Progress, silent
 from pipeline.storage import Storage
@@ -35,7 +35,8 @@ FAULTS_IN_A_ROW = 5  # of the environment, in tasks that ended one after another
 class Receipt:
     """What became of one task. `error` is empty when its part was committed, whose done-marker is the file
     `part`; it is the environment's fault where `environment` says so. `node` and `started_s` (unix time) are
-    of the try that ended it; `tries` is how often it was begun."""
+    of the try that ended it; `tries` is how often it was begun. `amounts` (rows, bytes and those of the
+    stage) and `failures` (by class of reason) are for whoever keeps receipts."""
 
     key: str
     seconds: float = 0.0
@@ -46,6 +47,12 @@ class Receipt:
     node: str = ""
     started_s: float = 0.0
     tries: int = 1
+    amounts: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+
+
+def ignored(receipt: Receipt) -> None:
+    """What is done with a receipt that nobody keeps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +76,17 @@ class Beat:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """`counts` are the stage's own (ok, failed, …) summed over tasks; `lost` are tasks without a part."""
+    """`counts` are the stage's own (ok, failed, …) summed over tasks; `lost` are tasks without a part,
+    `retried` those begun more than once; `nodes` took part. `failures`: failed items by class of reason."""
 
     stage: str
     tasks: int
     lost: tuple[Receipt, ...]
     counts: dict[str, int]
     seconds: float
+    retried: int = 0
+    nodes: tuple[str, ...] = ()
+    failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -133,16 +144,18 @@ class Worker:
         )
         if isinstance(done, Loss):
             return replace(receipt, error=done.reason, environment=done.environment)
-        part, counts = done
-        return replace(receipt, counts=counts, part=part)
+        part, result = done
+        amounts = {"rows": task.inputs.num_rows, "bytes": sum(len(output.data) for output in result.outputs)}
+        amounts |= result.amounts
+        return replace(receipt, counts=result.counts, part=part, amounts=amounts, failures=result.failures)
 
-    def _process(self, task: Task, commit: bool) -> tuple[str, dict[str, int]]:
-        """Where the done-marker lies, "" where nothing was committed, and the stage's counts."""
+    def _process(self, task: Task, commit: bool) -> tuple[str, TaskResult]:
+        """Where the done-marker lies, "" where nothing was committed, and what the stage gave."""
         result = self._stage.process(task)
         outputs = result.outputs if commit else ()
         for output in outputs:
             self._storage.write_bytes(output.path, output.data)
-        return outputs[-1].path if outputs else "", result.counts
+        return outputs[-1].path if outputs else "", result
 
 
 class LocalExecutor:
@@ -168,8 +181,10 @@ def run(
     executor: Executor,
     root: str,
     progress: Progress = silent,
+    on_receipt: Callable[[Receipt], None] = ignored,
 ) -> RunSummary:
-    """Runs the tasks and calls progress(done, total, counts so far) after each; sets up nothing for none.
+    """Runs the tasks and calls on_receipt(receipt) and progress(done, total, counts so far) after each; sets
+    up nothing for none.
 
     Raises:
         StageStopped: the environment failed FAULTS_IN_A_ROW tasks one after another, with no success between.
@@ -191,6 +206,7 @@ def run(
                     continue
                 receipts[receipt.key] = receipt
                 LOG.info("%s: %s", stage.name, _line(receipt))
+                on_receipt(receipt)
                 nodes |= {receipt.node}
                 facts.update(receipt.counts | ({LOST: 1} if receipt.error else {}))
                 facts.update({RETRIED: 1} if receipt.tries > 1 else {})
@@ -205,12 +221,21 @@ def run(
     lost = tuple(receipt for receipt in all_receipts if receipt.error)
     for receipt in lost:
         LOG.info("%s: task %s is lost: %s", stage.name, receipt.key, receipt.error)
-    counts = _counts(all_receipts)
+    counts = _summed(receipt.counts for receipt in all_receipts)
     if len(lost) > facts[LOST]:  # those without a receipt or a part, too
         progress(len(tasks), len(tasks), counts | {LOST: len(lost)})
     seconds = time.monotonic() - started
     LOG.info("%s: done in %.1f s, %s", stage.name, seconds, counts)
-    summary = RunSummary(stage=stage.name, tasks=len(tasks), lost=lost, counts=counts, seconds=seconds)
+    summary = RunSummary(
+        stage=stage.name,
+        tasks=len(tasks),
+        lost=lost,
+        counts=counts,
+        seconds=seconds,
+        retried=facts[RETRIED],
+        nodes=tuple(sorted(nodes - {""})),
+        failures=_summed(receipt.failures for receipt in all_receipts),
+    )
     if stopped:
         raise StageStopped(
             f"the stage {stage.name} was stopped: {FAULTS_IN_A_ROW} tasks in a row were lost to faults that "
@@ -232,12 +257,11 @@ def _spread(nodes: Set[str]) -> dict[str, object]:
     return {NODES: len(nodes - {""})} if len(nodes - {""}) > 1 else {}
 
 
-def _counts(receipts: Sequence[Receipt]) -> dict[str, int]:
-    """The stage's own counts, summed."""
-    counts: Counter[str] = Counter()
-    for receipt in receipts:
-        counts.update(receipt.counts)
-    return dict(counts)
+def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for of_task in counts:
+        total.update(of_task)
+    return dict(total)
 
 
 def _with_parts(receipts: Mapping[str, Receipt], root: str) -> dict[str, Receipt]:

@@ -95,10 +95,13 @@ class Output:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskResult:
-    """Files in commit order, the done-marker last, and counts for the progress line."""
+    """Files in commit order, the done-marker last, and counts for the progress line. For receipts alone:
+    `amounts` of what was done (footage_s, frames, tokens), and the failed items by class of reason."""
 
     outputs: tuple[Output, ...]
     counts: dict[str, int] = field(default_factory=dict)
+    amounts: dict[str, float] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
 
 
 class Stage(Protocol):

@@ -27,6 +27,7 @@ from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.tasks import plan_sized_tasks, plan_tasks
 from pipeline.errors import MediaError
+from pipeline.operation.reasons import failures_of
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
@@ -90,7 +91,12 @@ class AnalyzeStage:
             Output(path=f"{folder}/{task.key}.parquet", data=tables.rows_to_parquet(rows, schema))
             for folder, rows, schema in parts
         )
-        return TaskResult(outputs=outputs, counts=counts)
+        amounts = {
+            "footage_s": sum(source.get("duration_s") or 0.0 for source in sources),
+            "frames": sum(source.get("frames") or 0 for source in sources),
+        }
+        failures = failures_of(source["reason"] for source in sources if source["status"] == "failed")
+        return TaskResult(outputs=outputs, counts=counts, amounts=amounts, failures=failures)
 
     def _files(self, task: Task) -> Iterator[Found]:
         """What is found of each input, in order; small stills go to the child many at a time."""

@@ -19,8 +19,9 @@ import pyarrow.compute as pc
 from pipeline.config import AnalyzeConfig, StageResources
 from pipeline.corpus.corpus import PIECES_FOLDER, Corpus
 from pipeline.corpus.tables import SourceAnalysis
-from pipeline.engine.runner import Executor, run
+from pipeline.engine.runner import Executor
 from pipeline.engine.stage import UNSET, Failure, Output, Resources, Task, TaskResult, guard
+from pipeline.operation.receipts import run_recorded
 from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
@@ -156,7 +157,8 @@ def _run(
     suffix: str,
 ) -> None:
     done = set(corpus.storage.list(PIECES_FOLDER, suffix))
-    run(stage, [t for t in tasks if f"{t.key}{suffix}" not in done], executor, corpus.root, progress)
+    todo = [t for t in tasks if f"{t.key}{suffix}" not in done]
+    run_recorded(stage, todo, executor, corpus.storage, corpus.run_id, progress)
 
 
 def _read(storage: Storage, path: str) -> bytes:

@@ -4,14 +4,19 @@ In: summaries of stages, notes on sources. Out: the result on stdout, lines on s
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from pipeline.command import Args, show
 from pipeline.corpus.corpus import Corpus
 from pipeline.engine.runner import RunSummary
+from pipeline.operation.reasons import by_class
+from pipeline.operation.receipts import keep_receipt
+from pipeline.progress import reasons
 
 NOTES = 20  # on the sources, that a run says one by one
+DRIVEN = ("judge", "report")  # stages without workers
 LOST_NAMED = 20  # tasks, on stderr; the log has them all
 
 
@@ -37,7 +42,12 @@ def nothing_done(summary: RunSummary) -> str:
 
 
 def say_lost(summaries: Sequence[RunSummary]) -> None:
-    """Names the first lost tasks, also of a run that ends with an error afterwards."""
+    """Counts the lost tasks by class of reason and names the first, also of a run that ends with an error
+    afterwards."""
+    for summary in summaries:
+        if len(summary.lost) > 1:
+            why = by_class(Counter(receipt.error for receipt in summary.lost))["reasons"]
+            print(f"{summary.stage}: lost {len(summary.lost)}{reasons(why)}", file=sys.stderr)
     lost = [f"lost task: {s.stage} {r.key}: {r.error}" for s in summaries for r in s.lost]
     for line in lost[:LOST_NAMED]:
         print(line, file=sys.stderr)
@@ -50,13 +60,26 @@ def conclude(args: Args, corpus: Corpus, summaries: Sequence[RunSummary], remark
     from pipeline.corpus.status import failures_above, stage_lines, status
 
     counts = status(corpus)
-    stages = [
-        {"stage": s.stage, "tasks": s.tasks, "lost": len(s.lost), "seconds": round(s.seconds, 2), **s.counts}
-        for s in summaries
-    ]
+    stages = [_as_row(summary) for summary in summaries]
     result = {"corpus": args.corpus, "stages": stages, "status": counts, **remarks}
     show(args, result, stage_lines(stages, counts))
     over = failures_above(args.max_failed, counts, [summary.stage for summary in summaries])
     for line in over:
         print(f"{line}, above --max-failed {args.max_failed}", file=sys.stderr)
     return 1 if over or any(summary.lost for summary in summaries) else 0
+
+
+def _as_row(summary: RunSummary) -> dict[str, Any]:
+    """What a stage did: its counts, and beside `failed` and `lost` their classes of reasons."""
+    row = {"stage": summary.stage, "tasks": summary.tasks, "lost": len(summary.lost)}
+    row |= {"retried": summary.retried, "nodes": len(summary.nodes), "seconds": round(summary.seconds, 2)}
+    losses = by_class(Counter(receipt.error for receipt in summary.lost))["reasons"]
+    return row | summary.counts | {"failures": summary.failures, "losses": losses}
+
+
+def keep_driven(corpus: Corpus, summaries: Sequence[RunSummary]) -> None:
+    """Keeps a receipt of the last stage if this process itself did it, in a run that did anything."""
+    last = summaries[-1]
+    did_anything = any(summary.tasks for summary in summaries if summary.stage != "report")
+    if last.stage in DRIVEN and last.tasks and did_anything:
+        keep_receipt(corpus.storage, corpus.run_id, last)
