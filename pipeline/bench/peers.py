@@ -58,11 +58,11 @@ class Peer:
 
 
 PEERS = (
-    Peer(name="data-juicer on Ray", program="data_juicer", words=("ray",), package="py-data-juicer"),
-    Peer(name="data-juicer alone", program="data_juicer", words=("default",), package="py-data-juicer"),
     Peer(name="daft", program="daft_images", tasks=("images",), package="daft"),
     Peer(name="Ray Data and PyAV", program="ray_pyav", package="ray"),
     Peer(name="PySceneDetect and passes", program="separate_passes", package="scenedetect"),
+    Peer(name="data-juicer on Ray", program="data_juicer", words=("ray",), package="py-data-juicer"),
+    Peer(name="data-juicer alone", program="data_juicer", words=("default",), package="py-data-juicer"),
 )
 
 
