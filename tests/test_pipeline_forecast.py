@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from captioner.recaption import recaption_corpus
-from pipeline.config import AnalyzeConfig, Config, load_config
+from pipeline.config import AnalyzeConfig, Config, PricesConfig, load_config
 from pipeline.corpus import tables
 from pipeline.engine.pool import PoolExecutor
 from pipeline.engine.runner import LocalExecutor, run
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(folder: Path) -> Plan:
-    fleet = Fleet(nodes=2, node_cpus=4, cpu_hour=100.0)
+    fleet = Fleet(nodes=2, node_cpus=4, prices=PricesConfig(cpu_hour=100.0))
     config = load_config(None, KEEP_ALL)
     return forecast(discover([str(folder)]).inputs, config, STAGES, budget_s=25.0, fleet=fleet)
 

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pipeline.config import PricesConfig
 from pipeline.engine.stage import Resources
 from pipeline.errors import UsageError
 from pipeline.forecast.comparison import figure, held
@@ -166,7 +167,8 @@ def test_clock_and_money_follow_the_nodes() -> None:
         "analyze": Work(worker_s=NONE + 7200.0, load_s=3.6, resources=Resources(cpus=1)),
         "caption": Work(worker_s=NONE + 3600.0, load_s=36.0, resources=Resources(cpus=4, gpus=0.5)),
     }
-    fleet = Fleet(nodes=2, node_cpus=8, node_gpus=1, cpu_hour=0.05, gpu_hour=2.0)
+    prices = PricesConfig(cpu_hour=0.05, gpu_hour=2.0)
+    fleet = Fleet(nodes=2, node_cpus=8, node_gpus=1, prices=prices)
     assert [fleet.workers(work.resources) for work in works.values()] == [16, 4]
     assert clock_hours(works, fleet)[0] == pytest.approx(2 / 16 + 1 / 4 + 39.6 / 3600)
     assert fleet.hour == pytest.approx(2 * (8 * 0.05 + 2.0))

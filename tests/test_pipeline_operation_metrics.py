@@ -18,9 +18,11 @@ import pytest
 from framemill import main
 from pipeline.config import Config
 from pipeline.corpus.corpus import Corpus
+from pipeline.engine.measures import BOUNDS_S, LABELS, SECONDS, increments
+from pipeline.engine.runner import Receipt
 from pipeline.engine.stage import Resources
 from pipeline.errors import StorageError
-from pipeline.operation.metrics import ABOUT, BUCKETS_S, SILENT_S, exposition, samples
+from pipeline.operation.metrics import ABOUT, SILENT_S, exposition, samples
 from pipeline.operation.receipts import FOLDER, RECEIPTS, StageRun, file_name, to_parquet
 from pipeline.operation.serve import address, server
 from pipeline.operation.watch import lines, view
@@ -139,11 +141,11 @@ def test_every_metric_is_documented_and_a_histogram_is_cumulative() -> None:
     values = parsed(text)
     counts = [
         value(values, "framemill_task_duration_seconds_bucket", le=str(le) if le % 1 else str(int(le)))
-        for le in BUCKETS_S
+        for le in BOUNDS_S
     ]
     assert counts == sorted(counts)
-    assert counts[BUCKETS_S.index(3.0)] == 0
-    assert counts[BUCKETS_S.index(10.0)] == 3
+    assert counts[BOUNDS_S.index(3.0)] == 0
+    assert counts[BOUNDS_S.index(10.0)] == 3
     assert value(values, "framemill_task_duration_seconds_bucket", le="+Inf") == 3
     assert value(values, "framemill_task_duration_seconds_count") == 3
     assert value(values, "framemill_task_duration_seconds_sum") == 30
@@ -222,7 +224,7 @@ def test_a_run_is_shown_for_people_and_machines() -> None:
     first, analyze, caption = lines(seen)
     assert first.endswith("run 1")
     assert analyze == (
-        "  analyze: done, 3/4, 0.15/s, 2 on 2 nodes, busy 75 %, failed 2 (damaged × 2), ok 6, "
+        "  analyze: done, 3/4, 0.15/s, 2 workers on 2 nodes, busy 75 %, failed 2 (damaged × 2), ok 6, "
         "lost 1 (access denied × 1), retried 1"
     )
     assert caption.startswith("  caption: running, 0:05 ago, 3/4, 0.15/s, 0:07 to go, ")
@@ -248,3 +250,25 @@ def test_watching_goes_on_until_it_is_stopped(tmp_path: Path, words: list[str]) 
     else:
         assert "analyze: done" in second
         assert rest == ""  # what has not changed is not said again
+
+
+def test_what_is_counted_while_a_stage_runs_has_the_same_names() -> None:
+    """Those that Ray appends `_total` to, with the labels that were announced; lost tasks count no items."""
+    receipt = Receipt(
+        key="k",
+        tries=2,
+        counts={"ok": 3, "failed": 1, "salvaged": 0},
+        failures={"damaged": 1},
+        amounts={"rows": 4, "footage_s": 2.5, "frames": 60, "tokens": 9, "bytes": 100},
+    )
+    raised = [*increments("analyze", receipt), *increments("analyze", Receipt(key="l", error="lost"))]
+    assert {name for name, _, _ in raised} == set(LABELS)
+    assert {f"{name}_total" for name in LABELS} | {SECONDS} <= set(ABOUT)
+    assert all(tuple(labels) == LABELS[name] for name, labels, _ in raised)
+    assert all(amount > 0 for _, _, amount in raised)
+    assert [labels["result"] for name, labels, _ in raised if name == "framemill_tasks"] == ["ok", "lost"]
+    metric_of = {name.removesuffix("_total"): name for name in ABOUT}
+    on_disk = samples([stage_run()], "c", BEGUN_S)
+    for name, labels, _ in raised:
+        if (of := on_disk.get(metric_of[name])) is not None:
+            assert set(labels) == set(of[0].labels) - {"corpus"}

@@ -23,10 +23,12 @@ from functools import partial
 from typing import Any
 
 import ray
+from ray.util.metrics import Counter, Histogram
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import errors
 from pipeline.ending import undisturbed
+from pipeline.engine import measures
 from pipeline.engine.answers import Answer, AnsweringWorker
 from pipeline.engine.crew import Crew, Event, What
 from pipeline.engine.culprits import Ended, receipts
@@ -52,6 +54,7 @@ class RayExecutor:
         self._proven: set[tuple[str, str]] = set()  # (root, node) that share the driver's storage
         self._proving, self._stopped = threading.Lock(), threading.Event()
         self._cluster = _Cluster(self._stopped)
+        self._counters = _Counters()
 
     def gpus(self) -> float:
         _start()
@@ -75,7 +78,10 @@ class RayExecutor:
             try:
                 with self._proving:
                     self._prove(question)
-                yield from receipts(tasks, crew, partial(crew, keep=False))
+                for receipt in receipts(tasks, crew, partial(crew, keep=False)):
+                    if isinstance(receipt, Receipt):
+                        self._counters.count(stage.name, receipt)
+                    yield receipt
             except KeyboardInterrupt:
                 self.stop()  # stages beside this one too
                 raise
@@ -114,6 +120,27 @@ class RayExecutor:
                 refusals.append(error)
         if refusals:  # raised when every other answer is taken in, so that none is left lying there
             raise refusals[0]
+
+
+class _Counters:
+    """Ray's own metrics of what tasks did, which its nodes offer to Prometheus where they were started with
+    ray[default]; without it they lead nowhere."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, Counter] = {}
+        self._seconds: Histogram | None = None
+
+    def count(self, stage: str, receipt: Receipt) -> None:
+        if self._seconds is None:
+            about = "How long a task took where it ran."
+            self._seconds = Histogram(
+                measures.SECONDS, about, boundaries=list(measures.BOUNDS_S), tag_keys=("stage",)
+            )
+        self._seconds.observe(receipt.seconds, tags={"stage": stage})
+        for name, labels, amount in measures.increments(stage, receipt):
+            if name not in self._counters:
+                self._counters[name] = Counter(name, tag_keys=measures.LABELS[name])
+            self._counters[name].inc(amount, tags=labels)
 
 
 class _Cluster:

@@ -6,8 +6,9 @@ room for; all nodes are paid for from the first to the last minute.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from pipeline.config import PricesConfig
 from pipeline.engine.stage import Resources
 from pipeline.errors import UsageError
 from pipeline.forecast.estimates import NONE, Array
@@ -15,27 +16,26 @@ from pipeline.forecast.estimates import NONE, Array
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fleet:
-    """`nodes` of the same kind, and what an hour of one CPU and of one GPU costs, in any money (0: not
-    known)."""
+    """`nodes` of the same kind, and what their CPUs and GPUs cost (of the prices only those: what else a node
+    has is rented with it)."""
 
     nodes: int = 1
     node_cpus: float = 1.0
     node_gpus: float = 0.0
-    cpu_hour: float = 0.0
-    gpu_hour: float = 0.0
+    prices: PricesConfig = field(default_factory=PricesConfig)
 
     def __post_init__(self) -> None:
-        if self.nodes < 1 or self.node_cpus < 1 or min(self.node_gpus, self.cpu_hour, self.gpu_hour) < 0:
+        if self.nodes < 1 or self.node_cpus < 1 or self.node_gpus < 0:
             raise UsageError(
-                f"{self.nodes} nodes of {self.node_cpus:g} CPUs and {self.node_gpus:g} GPUs at "
-                f"{self.cpu_hour:g} and {self.gpu_hour:g} an hour",
-                expected="a node and a CPU at least, and nothing below 0",
+                f"{self.nodes} nodes of {self.node_cpus:g} CPUs and {self.node_gpus:g} GPUs",
+                expected="a node and a CPU at least",
             )
 
     @property
     def hour(self) -> float:
-        """What an hour of all nodes costs."""
-        return self.nodes * (self.node_cpus * self.cpu_hour + self.node_gpus * self.gpu_hour)
+        """What an hour of all nodes costs; 0: not known."""
+        prices = self.prices
+        return self.nodes * (self.node_cpus * prices.cpu_hour + self.node_gpus * prices.gpu_hour)
 
     def workers(self, need: Resources) -> int:
         """How many workers that need this find room."""

@@ -136,6 +136,7 @@ class _Estimates:
             plan["clock_hours"] = range_of(hours).as_dict(3)
             plan["workers"] = {name: fleet.workers(work.resources) for name, work in works.items()}
             plan["cost"] = range_of(hours * fleet.hour).as_dict(2) if fleet.hour else None
+            plan["currency"] = fleet.prices.currency
         return plan
 
     # -- clips ------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ def forecast_lines(plan: Mapping[str, Any]) -> list[str]:
         workers = ", ".join(f"{number} {stage}" for stage, number in plan["workers"].items())
         lines.append(_line("hours on the clock", plan["clock_hours"], f"with workers: {workers}", digits=3))
         if plan["cost"]:
-            lines.append(_line("cost", plan["cost"], digits=2))
+            lines.append(_line("cost", plan["cost"], plan["currency"], digits=2))
     return lines
 
 

@@ -155,7 +155,8 @@ def _analyse(units: Sequence[Unit], corpus: Corpus, config: Config) -> Measureme
         replace(piece, spent=sum((before.get(units[n].key, Spent()) for n in piece.rows), piece.spent))
         for piece in measured.slices
     )
-    return replace(measured, slices=tuple(slices_with_pieces))
+    resources = stage.resources.set_to(AnalyzeStage.name, config.resources.analyze)
+    return replace(measured, slices=tuple(slices_with_pieces), resources=resources)
 
 
 def _pieces(

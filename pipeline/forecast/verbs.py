@@ -14,7 +14,9 @@ def add_verbs(verbs: Verbs, models: Callable[[], Mapping[str, Any]]) -> None:
         """Say from a sample of the sources what a run would take, with ranges; writes nothing."""
         return _plan(args, models())
 
-    add = verbs.add("plan", plan, "videos/ --nodes 4 --node-cpus 16 --cpu-hour 0.04 --json", settings=True)
+    add = verbs.add(
+        "plan", plan, "videos/ --nodes 4 --node-cpus 16 --set prices.cpu_hour=0.04 --json", settings=True
+    )
     add("src", nargs="+", help="as for analyze")
     add("--out", dest="corpus", help="a corpus: say which of its sources SRC does not name any more")
     add("--captioner", help="as for run: it is tried on a few clips")
@@ -24,8 +26,6 @@ def add_verbs(verbs: Verbs, models: Callable[[], Mapping[str, Any]]) -> None:
     add("--nodes", type=int, default=1, help="how many nodes the run would have")
     add("--node-cpus", type=float, help="cores of a node (default: those of this machine)")
     add("--node-gpus", type=float, help="GPUs of a node (default: those of this machine)")
-    add("--cpu-hour", type=float, default=0.0, help="what an hour of a core costs")
-    add("--gpu-hour", type=float, default=0.0, help="what an hour of a GPU costs, beside its cores")
 
 
 def _plan(args: Args, models: Mapping[str, Any]) -> int:
@@ -39,15 +39,14 @@ def _plan(args: Args, models: Mapping[str, Any]) -> int:
     from pipeline.sources.absent import absent_inputs, absent_line, absent_remark
     from pipeline.sources.discover import discover
 
+    given = {"caption.captioner": args.captioner, "encode.vae": args.vae}
+    config = load_config(args.config, args.set, None, given)
     fleet = Fleet(
         nodes=args.nodes,
         node_cpus=args.node_cpus or allowed_cpus(),
         node_gpus=len(visible_gpus()) if args.node_gpus is None else args.node_gpus,
-        cpu_hour=args.cpu_hour,
-        gpu_hour=args.gpu_hour,
+        prices=config.prices,
     )
-    given = {"caption.captioner": args.captioner, "encode.vae": args.vae}
-    config = load_config(args.config, args.set, None, given)
     sources = discover(args.src)
     remarks: dict[str, Any] = {}
     lines: list[str] = []

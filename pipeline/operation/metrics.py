@@ -12,19 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.operation.receipts import RUNNING, StageRun
+from pipeline.engine.measures import BOUNDS_S, counter_of
+from pipeline.operation.receipts import AMOUNTS, RUNNING, StageRun
 from pipeline.operation.totals import Totals, merged, totals
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-BUCKETS_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 21600.0)
 SILENT_S = 300.0  # a stage writes every half minute: one that has not for so long is not running
-AMOUNT_METRICS = {  # amount of a receipt → metric
-    "rows": "framemill_rows_total",
-    "footage_s": "framemill_footage_seconds_total",
-    "frames": "framemill_frames_total",
-    "tokens": "framemill_tokens_total",
-    "bytes": "framemill_written_bytes_total",
-}
 ABOUT = {  # metric → its type and what it says
     "framemill_tasks_total": ("counter", "Tasks that ended, by result: ok or lost."),
     "framemill_lost_tasks_total": ("counter", "Tasks that left no part, by class of reason."),
@@ -90,9 +83,9 @@ def _say_counters(say: Say, stage: str, runs: Sequence[StageRun], sums: Sequence
         say("framemill_failed_items_total", count, stage=stage, reason=reason)
     for result, count in sorted(merged(one.counts for one in sums).items()):
         say("framemill_items_total", count, stage=stage, result=result)
-    for amount, name in AMOUNT_METRICS.items():
+    for amount in AMOUNTS:
         values = [one.amounts[amount] for one in sums if amount in one.amounts]
-        say(name, sum(values) if values else None, stage=stage)
+        say(f"{counter_of(amount)}_total", sum(values) if values else None, stage=stage)
 
 
 def _say_gauges(say: Say, run: StageRun, sums: Totals, now_s: float) -> None:
@@ -114,7 +107,7 @@ def is_running(run: StageRun, now_s: float) -> bool:
 
 def _histogram(labels: Labels, seconds: np.ndarray) -> list[Sample]:
     name = "framemill_task_duration_seconds"
-    counts = [(le, int((seconds <= le).sum())) for le in BUCKETS_S] + [(math.inf, len(seconds))]
+    counts = [(le, int((seconds <= le).sum())) for le in BOUNDS_S] + [(math.inf, len(seconds))]
     buckets = [
         Sample(name=f"{name}_bucket", labels={**labels, "le": _number(le)}, value=count)
         for le, count in counts

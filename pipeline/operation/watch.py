@@ -61,12 +61,15 @@ def cells(stage: dict[str, Any]) -> tuple[str, str, str, str, str, str]:
     state = stage["state"]
     if state in (RUNNING, SILENT):
         state += f", {clock(stage['updated_s_ago'])} ago"
-    workers = "" if stage["workers"] is None else f"{stage['workers']} on {stage['nodes']} nodes"
-    if stage["nodes"] == 1:
-        workers = workers.removesuffix("s")
+    places = [_counted(stage[f"{what}s"], what) for what in ("worker", "node") if stage[f"{what}s"]]
+    workers = " on ".join(places)
     if stage["busy_share"] is not None:
         workers += f", busy {100 * stage['busy_share']:.0f} %"
     return stage["stage"], state, f"{stage['done']}/{stage['total']}", pace, workers, ", ".join(_facts(stage))
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _facts(stage: dict[str, Any]) -> Iterator[str]:

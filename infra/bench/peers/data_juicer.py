@@ -8,6 +8,7 @@ operator cannot do is dropped and its log says so. Runs in an environment of its
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -50,7 +51,9 @@ def main(task: str, files: list[str], executor: str, folder: Path) -> dict[str, 
     }
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     command = [str(Path(sys.executable).parent / "dj-process"), "--config", str(folder / "config.yaml")]
-    log = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Ray's workers give way to everything else on a machine; so they would wait where others do not.
+    environment = {"RAY_worker_niceness": "0", **os.environ}
+    log = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     parts = sorted(p for p in (folder / "exported").rglob("*.json*") if p.is_file() and "stats" not in p.name)
     lines = [line for part in parts for line in part.read_text().splitlines()]
     rows = [row for row in map(_row, filter(None, lines)) if row]

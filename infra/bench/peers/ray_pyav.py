@@ -60,6 +60,7 @@ def look(row: dict[str, str]) -> dict[str, str]:
 
 
 def main(task: str, files: list[str]) -> dict[str, object]:
+    os.environ.setdefault("RAY_worker_niceness", "0")  # else they give way to everything else
     cpus = len(os.sched_getaffinity(0))
     ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False)
     blocks = min(len(files), 200 if task == "images" else len(files))
