@@ -18,6 +18,7 @@ from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 BROKEN_PIPE = 128 + signal.SIGPIPE  # 141, as of any tool whose reader has gone
+REASSERT_S = 0.02  # what a library's C code makes of a signal is set right so soon
 AGAIN_S = 0.05  # a Stopped that a finaliser swallowed is raised again after so long
 
 
@@ -131,9 +132,10 @@ def occupy_closed_streams() -> None:
         sys.stderr = os.fdopen(2, "w", errors="backslashreplace")
 
 
-def leave_signals_to_parent() -> None:
-    """For a child process: who sends a signal to a whole group or job means the command, and that ends its
-    children itself. A decoder that died of it first would look like a file that kills decoders."""
+def ignore_signals() -> None:
+    """From here on SIGNALS change nothing. For a child process: who sends a signal to a whole group or job
+    means the command, and that ends its children itself. A decoder that died of it first would look like a
+    file that kills decoders."""
     for signum in SIGNALS:
         signal.signal(signum, signal.SIG_IGN)
 
@@ -142,11 +144,13 @@ def leave(code: int) -> NoReturn:
     """Ends the process with what Python registered for its end, but without tearing the interpreter down:
     a thread of Arrow's or Ray's that asks for the interpreter then aborts the process after all its work
     («terminate called without an active exception», exit code 134). Output that cannot be written any more
-    is an end of its own."""
-    for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
-    with contextlib.suppress(Exception):
-        atexit._run_exitfuncs()
+    is an end of its own. All is done by now: a signal that still comes changes nothing."""
+    ignore_signals()
+    farewells = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    farewells.start()
+    while farewells.is_alive():
+        ignore_signals()  # again and again: Ray's C++ sets SIGTERM back to deadly while it shuts down
+        farewells.join(REASSERT_S)
     for stream in filter(None, (sys.stdout, sys.stderr)):  # None: closed from the start
         try:
             stream.flush()

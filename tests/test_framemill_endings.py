@@ -165,6 +165,21 @@ def test_leaving_does_what_was_registered_and_flushes() -> None:
     assert script(code) == (3, "out\nregistered\n", "")
 
 
+def test_a_signal_while_leaving_changes_nothing() -> None:
+    """Ray's C++ sets SIGTERM back to deadly while it shuts down, which Python's handlers do not hear of."""
+    code = """
+import atexit, ctypes, os, signal, time
+def late():
+    ctypes.CDLL(None).signal(signal.SIGTERM, 0)  # SIG_DFL
+    time.sleep(0.5)
+    os.kill(os.getpid(), signal.SIGTERM)
+atexit.register(late)
+print("out")
+leave(0)
+"""
+    assert script(code) == (0, "out\n", "")
+
+
 @pytest.mark.parametrize("words", ["status {} --json", "--help", "status {}"])
 def test_a_reader_that_has_gone_is_no_error(words: str, corpus: Path) -> None:
     read, write = os.pipe()

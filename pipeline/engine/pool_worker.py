@@ -12,7 +12,7 @@ import threading
 from multiprocessing.connection import Connection
 from typing import Any
 
-from pipeline.ending import leave_signals_to_parent
+from pipeline.ending import ignore_signals
 from pipeline.engine.answers import AnsweringWorker
 
 
@@ -37,5 +37,5 @@ def _read(connection: Connection, messages: "queue.SimpleQueue[Any]") -> None:
 
 
 if __name__ == "__main__":
-    leave_signals_to_parent()
+    ignore_signals()
     _serve(Connection(int(sys.argv[1])))

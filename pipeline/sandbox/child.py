@@ -25,7 +25,7 @@ import numpy as np
 
 from pipeline.children.wire import receive, send
 from pipeline.config import AnalyzeConfig, DecodeLimits, ShotConfig
-from pipeline.ending import leave_signals_to_parent
+from pipeline.ending import ignore_signals
 from pipeline.engine.stage import Failure, guard
 from pipeline.errors import FramemillError, UsageError
 from pipeline.media.encode import write_video
@@ -165,5 +165,5 @@ def _die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    leave_signals_to_parent()
+    ignore_signals()
     _serve(DecodeLimits(**json.loads(sys.argv[1])))
