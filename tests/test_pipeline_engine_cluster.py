@@ -15,9 +15,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.bench.engine import Sleep
-from pipeline.bench.kill import descendants
-from pipeline.bench.raylets import Raylets
+from pipeline.endurance.engine import Sleep
+from pipeline.endurance.kill import descendants
+from pipeline.endurance.raylets import Raylets
 from pipeline.engine.pool import PoolExecutor
 from pipeline.engine.runner import Beat, Receipt
 from pipeline.engine.tasks import plan_tasks
@@ -27,7 +27,7 @@ DRIVER = """
 import json, sys, tempfile, time
 import pyarrow as pa
 from dataclasses import asdict
-from pipeline.bench.engine import Sleep
+from pipeline.endurance.engine import Sleep
 from pipeline.engine.ray_executor import RayExecutor
 from pipeline.engine.tasks import plan_tasks
 tasks = plan_tasks(pa.table({"id": [f"{n:03}" for n in range(int(sys.argv[1]))]}), "id", set(), "f" * 16, 1)

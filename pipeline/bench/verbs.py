@@ -133,7 +133,7 @@ def bench_kill(args: Args) -> int:
     """Runs killed at random times and restarted: the same corpus, byte for byte, as an undisturbed run."""
     from signal import Signals
 
-    from pipeline.bench.kill import bench_kill as bench
+    from pipeline.endurance.kill import bench_kill as bench
     from pipeline.progress import progress_bar
 
     with progress_bar("kill", "runs", machine=args.json) as report:
@@ -156,7 +156,7 @@ def bench_exits(args: Args) -> int:
 
 def bench_engine(args: Args) -> int:
     """Executors: how busy 1, 2 and 4 workers are kept, empty tasks a second, the driver's CPU a task."""
-    from pipeline.bench.engine import bench_engine as bench
+    from pipeline.endurance.engine import bench_engine as bench
     from pipeline.progress import progress_bar
 
     names = [args.executor] if args.executor else ["local", "ray"]

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.bench.kill import descendants
+from pipeline.endurance.kill import descendants
 from pipeline.errors import FramemillError
 
 STARTED_S = 90.0
