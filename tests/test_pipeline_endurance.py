@@ -1,16 +1,18 @@
-"""Nodes that come and go: the arithmetic of what they cost, and the whole bench at its smallest."""
+"""Nodes that come and go: the arithmetic of what they cost, and a whole run on a small cluster."""
 
-import json
+import tempfile
 from pathlib import Path
 
 import pytest
 from s3_server import BUCKET
 
-from framemill import main
-from pipeline.endurance.coming import Done, cost_of_kill
+from pipeline.endurance.coming import Done, cost_of_kill, is_over
 from pipeline.endurance.kill import contents
+from pipeline.endurance.nodes import STEPS, survival
 from pipeline.errors import FramemillError
+from pipeline.progress import Steps, silent
 from pipeline.storage import Storage
+from pipeline.toyworld.world import ToyWorldConfig
 
 
 def done(node: str, started_s: float, seconds: float = 2.0, tries: int = 1) -> Done:
@@ -18,15 +20,25 @@ def done(node: str, started_s: float, seconds: float = 2.0, tries: int = 1) -> D
 
 
 def test_a_kill_costs_half_a_task_where_nobody_waits() -> None:
-    busy = [done("b", 2.0 * n) for n in range(5)]
-    cost = cost_of_kill([done("a", 0.0), *busy, done("b", 10.0, tries=2), done("b", 12.0)], "a", 3.0)
-    assert cost == {"tasks_put_back": 1, "in_flight_s": 2.0, "wasted_s": 1.0, "idle_s": 0.0, "ratio": 0.5}
+    rows = [done("a", 0.0), done("b", 0.0), done("b", 2.0), done("b", 4.0, tries=2)]
+    assert cost_of_kill(rows, "a", 3.0) == {
+        "tasks_put_back": 1,
+        "in_flight_s": 2.0,
+        "begun_again_after_s": 1.0,
+        "wasted_s": 1.0,
+        "idle_s": 0.0,
+        "ratio": 0.5,
+    }
 
 
-def test_what_the_others_wait_is_part_of_the_cost_and_the_end_is_not() -> None:
+def test_what_the_others_wait_until_it_is_over_is_part_of_the_cost() -> None:
     rows = [done("a", 0.0), done("b", 0.0), done("c", 0.0), done("b", 2.0), done("c", 2.0)]
-    late = [done("b", 9.0, tries=2), done("c", 4.0), done("c", 6.0), done("c", 8.0)]  # b waited for 5 s
-    cost = cost_of_kill([*rows, *late], "a", 3.0)
+    assert not is_over(rows, "a")
+    rows += [done("b", 9.0, tries=2), done("c", 4.0), done("c", 6.0), done("c", 8.0)]  # b waited for 5 s
+    assert not is_over(rows, "a")  # what c does at the end of that has not ended
+    rows += [done("c", 10.0)]
+    assert is_over(rows, "a")
+    cost = cost_of_kill(rows, "a", 3.0)
     assert (cost["wasted_s"], cost["idle_s"], cost["ratio"]) == (1.0, 5.0, 3.0)
 
 
@@ -47,9 +59,14 @@ def test_the_files_of_a_corpus_are_the_same_from_a_folder_and_from_a_store(tmp_p
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_nodes_come_and_go(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "nodes", "--nodes", "3", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    kills = result["details"]["run"]["kills"]
-    assert [kill["stage"] for kill in kills] == ["analyze", "caption", "encode"]
-    assert sum(kill["tasks_put_back"] for kill in kills) > 0
+@pytest.mark.timeout(900)
+def test_a_run_that_loses_three_nodes_and_gains_one_gives_the_same_bytes() -> None:
+    toy = ToyWorldConfig(videos=6, images=0, seed=11, min_shots=1, max_shots=2, duplicate_share=0.0)
+    with tempfile.TemporaryDirectory(prefix="fm-") as folder:
+        survived = survival(Path(folder), 3, toy, Steps(STEPS, silent))
+    assert [kill["stage"] for kill in survived["kills"]] == ["analyze", "caption", "encode"]
+    assert survived["equal"], survived["differing"]
+    assert (survived["exit_code"], survived["lost"], survived["joined"]) == (0, 0, True)
+    assert survived["tasks_put_back"] > 0
+    assert survived["stdout_is_one_object"]
+    assert not survived["not_json_on_stderr"]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,8 @@ from pipeline.engine.tasks import plan_tasks
 from pipeline.errors import FramemillError
 from pipeline.progress import Progress
 
-TASKS_PER_NODE = 16
+TASKS = 100_000  # more than are ever done
+PATIENCE = 10  # tasks that each node may end after a kill, before one that went back has
 CALL = "from pipeline.endurance.coming import tell; tell({tasks}, {seconds})"
 
 
@@ -90,40 +91,40 @@ class Driver:
 
 def coming_and_going(folder: Path, nodes: int, task_s: float, progress: Progress) -> dict[str, Any]:
     """From no CPU to `nodes` nodes, one more, one killed. `folder` as Raylets takes it."""
-    tasks = TASKS_PER_NODE * nodes
-    with Raylets(folder) as cluster, Driver(cluster, tasks, task_s) as driver:
+    done = list[Done]()
+
+    def nodes_of(tasks: Sequence[Done]) -> set[str]:
+        return {task.node for task in tasks}
+
+    with Raylets(folder) as cluster, Driver(cluster, TASKS, task_s) as driver:
         first = next(driver.events())
-        for number in range(nodes):
+        ending = driver.done()
+
+        def until(condition: Callable[[], bool]) -> None:
+            """Takes tasks in as they end."""
+            while not condition():
+                done.append(next(ending))
+                progress(min(len(nodes_of(done)), nodes), nodes + 2, {"tasks": len(done)})
+
+        for _ in range(nodes):
             cluster.add()
-            progress(0, tasks, {"nodes": number + 1})
-        done = list[Done]()
-
-        def until(at_work: int) -> None:
-            """Takes tasks in until so many nodes have ended one."""
-            for task in ended:
-                done.append(task)
-                progress(len(done), tasks, {"nodes": len({task.node for task in done})})
-                if len({task.node for task in done}) == at_work:
-                    return
-
-        ended = driver.done()
-        until(nodes)
-        began_s, before = time.time(), {task.node for task in done}
+        until(lambda: len(nodes_of(done)) == nodes)
+        began_s, before = time.time(), nodes_of(done)
         cluster.add()
         joined_s = time.time()
-        until(nodes + 1)
+        until(lambda: len(nodes_of(done)) == nodes + 1)
         newcomers = [task for task in done if task.node not in before]
         time.sleep(task_s / 2)  # so that the node has done half a task when it is lost
-        victim = done[-1].node
+        victim, count = done[-1].node, len(done)
         killed_s = time.time()
         cluster.kill(cluster.named(victim))
-        until(0)
+        until(lambda: is_over(done, victim) or len(done) > count + PATIENCE * nodes)
     return {
         "nodes": nodes,
         "task_s": task_s,
         "tasks": len({task.key for task in done}),
         "no_cpu_says": first.get("waiting_for", ""),
-        "nodes_used": len({task.node for task in done}),
+        "nodes_used": len(nodes_of(done)),
         "join": {
             "start_s": round(joined_s - began_s, 2),
             "first_task_ended_s": round(min(task.ended_s for task in newcomers) - joined_s, 2),
@@ -132,25 +133,31 @@ def coming_and_going(folder: Path, nodes: int, task_s: float, progress: Progress
     }
 
 
+def is_over(done: Sequence[Done], victim: str) -> bool:
+    """Whether what went back has ended, and every other node has ended a task since."""
+    over_s = max((task.ended_s for task in done if task.tries > 1), default=None)
+    others = {task.node for task in done} - {victim}
+    return over_s is not None and {task.node for task in done if task.ended_s >= over_s} >= others
+
+
 def cost_of_kill(done: Sequence[Done], victim: str, killed_s: float) -> dict[str, float]:
     """What the death of the node `victim` at `killed_s` costs, in seconds of nodes: what it had done of the
-    task that it was on, and all the time that the others do not work from then until the last task begins.
-    `ratio` is over the seconds of the tasks that went back."""
+    task that it was on, and all the time that the others do not work from then until that has ended
+    elsewhere. `ratio` is over the seconds of the tasks that went back. `done` reaches as far as `is_over`."""
     back = [task for task in done if task.tries > 1]
     if not back:
         raise FramemillError("no task was on the node that was killed", fix="run the command again")
-    backlog_s = max(task.started_s for task in done)  # from here on there is not enough work for all
-    own = [task.ended_s for task in done if task.node == victim and task.ended_s <= killed_s]
-    wasted_s = killed_s - max(own)
+    over_s = max(task.ended_s for task in back)
+    wasted_s = killed_s - max(task.ended_s for task in done if task.node == victim)
     idle_s = 0.0
-    for node in {task.node for task in done if task.ended_s > killed_s} - {victim}:
-        spans = [task for task in done if task.node == node]
-        worked_s = sum(_overlap_s(task, killed_s, backlog_s) for task in spans)
-        idle_s += max(0.0, backlog_s - killed_s) - worked_s
+    for node in {task.node for task in done} - {victim}:
+        worked_s = sum(_overlap_s(task, killed_s, over_s) for task in done if task.node == node)
+        idle_s += over_s - killed_s - worked_s
     in_flight_s = sum(task.seconds for task in back)
     return {
         "tasks_put_back": len(back),
         "in_flight_s": round(in_flight_s, 2),
+        "begun_again_after_s": round(max(task.started_s for task in back) - killed_s, 2),
         "wasted_s": round(wasted_s, 2),
         "idle_s": round(idle_s, 2),
         "ratio": round((wasted_s + idle_s) / in_flight_s, 3),

@@ -35,6 +35,7 @@ KILLED_IN = ("analyze", "caption", "encode")
 TASK_S = 2.0  # of the synthetic tasks
 SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.samples_per_shard=1")
 TOY = ToyWorldConfig(videos=10, images=2, seed=11, min_shots=1, max_shots=3, duplicate_share=0.0)
+STEPS = ("undisturbed", "with kills")
 STUCK_S = 900.0  # a run that takes longer is stuck
 MOST_COST, LATEST_JOIN_S = 2.0, 30.0
 NAMED = 5  # files that differ
@@ -55,15 +56,15 @@ def bench_nodes(nodes: int, *, progress: Progress = silent) -> dict[str, Any]:
     `details.within` says whether that, the join, the start from nothing and the bytes are as they must be."""
     if nodes < len(KILLED_IN):
         raise UsageError(f"--nodes {nodes}", expected=f"at least {len(KILLED_IN)}: as many are killed")
-    steps = Steps(["with synthetic tasks", "undisturbed", "with kills"], progress)
+    steps = Steps(["with synthetic tasks", *STEPS], progress)
     with tempfile.TemporaryDirectory(prefix="fm-") as folder:
         costs = coming_and_going(_new(folder, "a"), nodes, TASK_S, steps.at("with synthetic tasks"))
-        survival = _survival(_new(folder, "b"), nodes, steps)
+        survived = survival(_new(folder, "b"), nodes, TOY, steps)
     steps.end()
     within = {
-        "bytes": survival["equal"] and survival["exit_code"] == 0,
-        "kills": len(survival["kills"]) == len(KILLED_IN) and survival["joined"],
-        "stdout": survival["stdout_is_one_object"],
+        "bytes": survived["equal"] and survived["exit_code"] == 0,
+        "kills": len(survived["kills"]) == len(KILLED_IN) and survived["joined"],
+        "stdout": survived["stdout_is_one_object"],
         "cost": costs["kill"]["ratio"] < MOST_COST,
         "join": costs["join"]["first_task_ended_s"] < LATEST_JOIN_S,
         "start": bool(costs["no_cpu_says"]) and costs["nodes_used"] == nodes + 1,
@@ -72,7 +73,7 @@ def bench_nodes(nodes: int, *, progress: Progress = silent) -> dict[str, Any]:
         "name": "nodes",
         "ratio": costs["kill"]["ratio"],
         "against": "the tasks that the killed node was on",
-        "details": {"within": within, "run": survival, "synthetic": costs},
+        "details": {"within": within, "run": survived, "synthetic": costs},
     }
 
 
@@ -82,11 +83,11 @@ def _new(folder: str, name: str) -> Path:
     return path
 
 
-def _survival(folder: Path, nodes: int, steps: Steps) -> dict[str, Any]:
+def survival(folder: Path, nodes: int, toy: ToyWorldConfig, steps: Steps) -> dict[str, Any]:
     """A run that nobody disturbs, and one that loses a node in each of KILLED_IN and gains one after the
-    first, on one cluster."""
+    first, on one cluster: how they differ. `folder` as Raylets takes it."""
     with store_started() as port, environment_set(access(port) | {"PYTHONPATH": str(SOURCE_ROOT)}):
-        render_corpus(folder / "toy", TOY)
+        render_corpus(folder / "toy", toy)
         raw = Storage(f"{BUCKET}/raw")
         for path in sorted((folder / "toy").glob("*/*")):  # not the truth beside them
             raw.write_bytes(path.name, path.read_bytes())
