@@ -129,7 +129,7 @@ def test_two_stages_share_the_cpus_of_a_cluster_and_a_stop_ends_both(tmp_path: P
 
 
 def _until(condition: Callable[[], bool]) -> None:
-    ends_at = time.monotonic() + 60
+    ends_at = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < ends_at
         time.sleep(0.02)
