@@ -4,18 +4,18 @@ import http.client
 import http.server
 import random
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from email.utils import formatdate
-from pathlib import Path
 
 import pytest
 
-BUCKET = "s3://bucket"
+from pipeline.endurance.store import BUCKET, access, store_started
+from pipeline.errors import UsageError
+
+__all__ = ["BUCKET", "FaultyProxy", "point_at", "s3", "server_port"]
 FAULTS = {  # name → status, code
     "500": (500, "InternalError"),
     "503": (503, "SlowDown"),
@@ -29,26 +29,11 @@ SKEW_S = 3600  # of the store's clock, by the Date of its refusals
 @pytest.fixture(scope="module")
 def server_port() -> Iterator[int]:
     """A fresh S3 server with one bucket."""
-    command = str(Path(sys.executable).with_name("moto_server"))
-    if not Path(command).is_file():
-        pytest.skip("no moto_server: pip install 'framemill[test]'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([command, "-H", "127.0.0.1", "-p", str(port)], stderr=subprocess.DEVNULL)
     try:
-        for _ in range(120):
-            try:
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-                connection.request("PUT", "/bucket")
-                assert connection.getresponse().status == 200
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield port
-    finally:
-        server.kill()
-        server.wait()
+        with store_started() as port:
+            yield port
+    except UsageError as error:
+        pytest.skip(str(error))
 
 
 class FaultyProxy(http.server.ThreadingHTTPServer):
@@ -127,14 +112,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def s3(server_port: int, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The environment that points at the server, to point elsewhere with."""
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for name, value in access(server_port).items():
         monkeypatch.setenv(name, value)
-    point_at(monkeypatch, server_port)
     return monkeypatch
 
 

@@ -26,6 +26,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "pipeline.sandbox",
     "pipeline.stages",
     "pipeline.forecast",
+    "pipeline.endurance",
     "pipeline.bench",
     "captioner",
     "captioner.training",

@@ -44,6 +44,9 @@ def add_verbs(verbs: Verbs) -> None:
     add("--empty", type=int, default=2000, help="tasks that do nothing")
     add("--executor", choices=["local", "ray"], help="(default: both)")
 
+    add = verbs.add("bench nodes", bench_nodes, "--nodes 4 --json")
+    add("--nodes", type=int, default=4, help="of one CPU each")
+
     add = verbs.add("bench plan", bench_plan, "--media videos/ --seeds 10 --json")
     add("--media", required=True, nargs="+", help="folders of videos and images, 40 clips or more")
     add("--seeds", type=int, default=10)
@@ -133,7 +136,7 @@ def bench_kill(args: Args) -> int:
     """Runs killed at random times and restarted: the same corpus, byte for byte, as an undisturbed run."""
     from signal import Signals
 
-    from pipeline.bench.kill import bench_kill as bench
+    from pipeline.endurance.kill import bench_kill as bench
     from pipeline.progress import progress_bar
 
     with progress_bar("kill", "runs", machine=args.json) as report:
@@ -156,7 +159,7 @@ def bench_exits(args: Args) -> int:
 
 def bench_engine(args: Args) -> int:
     """Executors: how busy 1, 2 and 4 workers are kept, empty tasks a second, the driver's CPU a task."""
-    from pipeline.bench.engine import bench_engine as bench
+    from pipeline.endurance.engine import bench_engine as bench
     from pipeline.progress import progress_bar
 
     names = [args.executor] if args.executor else ["local", "ray"]
@@ -164,6 +167,17 @@ def bench_engine(args: Args) -> int:
         result = bench(args.tasks, args.empty, names, report)
     show(args, result)
     return 0
+
+
+def bench_nodes(args: Args) -> int:
+    """A Ray cluster that grows from nothing, gains a node and loses some: the same bytes, and the cost."""
+    from pipeline.endurance.nodes import bench_nodes as bench
+    from pipeline.progress import progress_bar
+
+    with progress_bar("nodes", "steps", machine=args.json) as report:
+        result = bench(args.nodes, progress=report)
+    show(args, result)
+    return 0 if all(result["details"]["within"].values()) else 1
 
 
 def bench_plan(args: Args) -> int:

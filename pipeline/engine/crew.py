@@ -147,10 +147,10 @@ class Crew(Generic[W]):
             if (hired := self._place.hire()) is None:
                 break
             self._seats[hired] = _Seat()
-        self._hand_out(1)
+        self._hand_out(1, room)
         quick = self._usual_s is not None and self._usual_s < QUICK_S
         if self._keep and self._place.queues and quick and len(self._waiting) > len(self._seats):
-            self._hand_out(2)
+            self._hand_out(2, room)
 
     def _spare(self, count: int) -> list[W]:
         """So many workers, of those that have no task: first those that are not there yet."""
@@ -159,11 +159,14 @@ class Crew(Generic[W]):
         idle = [worker for worker, seat in self._seats.items() if not seat.tasks]
         return sorted(idle, key=lambda worker: self._seats[worker].ready)[:count]
 
-    def _hand_out(self, depth: int) -> None:
-        for worker, seat in self._seats.items():
+    def _hand_out(self, depth: int, room: int) -> None:
+        """Up to so many tasks each, to as many workers as there is room for: the others end with what they
+        have at hand, and so give their room to another stage."""
+        ready = [(worker, seat) for worker, seat in self._seats.items() if seat.ready]
+        for worker, seat in ready[:room]:
             if not self._waiting:
                 return
-            if seat.ready and len(seat.tasks) < depth:
+            if len(seat.tasks) < depth:
                 number = self._waiting.popleft()
                 if not seat.tasks:
                     seat.since = time.monotonic()

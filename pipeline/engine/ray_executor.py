@@ -43,6 +43,7 @@ PROOF_S = 120.0  # a node that has not answered by then is judged by its workers
 REACHED_S = 10.0  # to connect to a head; ray.init asks one that is not there for many minutes
 LOOK_S = 2.0  # how old a view of the nodes may be
 STARTING = threading.Lock()
+ADVICE = r"\.? Ensure that |\n"  # in what Ray says of a token, and after its first line
 NODE_ALIVE = "worker process has died"  # what Ray says of an actor's death that its node's raylet reported
 
 
@@ -284,7 +285,6 @@ def _join() -> None:
     """UsageError in one line where there is no cluster, or none that takes this command."""
     let_waiting_threads_sleep(os.environ)  # workers set it too, but here they have it from their start
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what matters comes back in receipts
     os.environ.setdefault("RAY_DISABLE_FAILURE_SIGNAL_HANDLER", "1")  # it takes SIGTERM for a crash
     # Of a Ray that starts here: its default of 15 leaves a worker 3 % of a core that somebody else uses.
     os.environ.setdefault("RAY_worker_niceness", "0")
@@ -292,15 +292,34 @@ def _join() -> None:
         settings = {"include_dashboard": False, "logging_level": logging.ERROR, "log_to_driver": False}
         if at := re.fullmatch(r"([\w.-]+):(\d+)", os.environ.get("RAY_ADDRESS", "")):
             socket.create_connection((at[1], int(at[2])), REACHED_S).close()
+            _ask(at[0])
         undisturbed(partial(ray.init, **settings))
     except Exception as error:  # Ray has several, of no common kind
         address = os.environ.get("RAY_ADDRESS")
         where = f"join the Ray at {address}" if address else "start Ray here"
         raise errors.UsageError(
-            f"cannot {where}: {str(error).partition(chr(10))[0]}",
+            f"cannot {where}: {re.split(ADVICE, str(error))[0]}",
             fix="check RAY_ADDRESS and, where the cluster asks for a token, RAY_AUTH_MODE=token and "
             "RAY_AUTH_TOKEN_PATH; or run with --executor local",
         ) from error
+
+
+def _ask(address: str) -> None:
+    """Raises what the head has against this command, such as a wrong token. ray.init asks twenty times for
+    that, in as many seconds and as many lines on stderr, and then says only that it failed."""
+    try:
+        from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
+    except ImportError:  # a Ray without tokens
+        return
+    ensure_token_if_auth_enabled(create_token_if_missing=False)
+    own, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        ray._raylet.GcsClient(address=address)
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
+        os.close(nowhere)
 
 
 def _keep_stdout_clean() -> None:

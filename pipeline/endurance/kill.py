@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from pipeline.operation.receipts import FOLDER
 from pipeline.progress import Progress, silent
+from pipeline.storage import Storage
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 VICTIMS = {
@@ -108,10 +109,11 @@ def bench_kill(
     return {"name": "kill", "ratio": ratio, "against": "an undisturbed run", "details": details}
 
 
-def contents(corpus: Path) -> dict[str, bytes]:
-    """Every file of a corpus but hidden ones, and receipts, which hold clocks."""
-    files = (p for p in sorted(corpus.rglob("*")) if p.is_file() and not p.name.startswith("."))
-    return {str(p.relative_to(corpus)): p.read_bytes() for p in files if p.parent.name != FOLDER}
+def contents(corpus: Path | str) -> dict[str, bytes]:
+    """Every file of a corpus (a folder or s3://…) but hidden ones, and receipts, which hold clocks."""
+    storage = Storage(str(corpus))
+    names = [storage.relative(file) for file in storage.walk()]
+    return {name: storage.read_bytes(name) for name in names if name.split("/")[-2:-1] != [FOLDER]}
 
 
 def _unfinished(corpus: Path, wanted: dict[str, bytes]) -> list[str]:

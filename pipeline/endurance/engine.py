@@ -21,7 +21,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.bench.raylets import Raylets
+from pipeline.endurance.raylets import Raylets
 from pipeline.engine.pool import PoolExecutor
 from pipeline.engine.runner import Beat, Executor
 from pipeline.engine.stage import Resources, Task, TaskResult
@@ -78,7 +78,7 @@ def bench_engine(
 
 def _measured(name: str, workers: int, seconds: float, tasks: int) -> dict[str, float]:
     """One run in a process of its own."""
-    call = f"from pipeline.bench.engine import report; report({name!r}, {workers}, {seconds}, {tasks})"
+    call = f"from pipeline.endurance.engine import report; report({name!r}, {workers}, {seconds}, {tasks})"
     command = [sys.executable, "-c", call]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE_ROOT)}
     if name == "local":

@@ -6,14 +6,15 @@ Ray, a port of a range that workers or other programs use, a process that was no
 
 import contextlib
 import os
+import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from pipeline.bench.kill import descendants
+from pipeline.endurance.kill import descendants
+from pipeline.endurance.store import free_port
 from pipeline.errors import FramemillError
 
 STARTED_S = 90.0
@@ -27,7 +28,7 @@ class Raylets:
     def __init__(self, folder: Path, *, head_cpus: int = 0, token: str = "") -> None:
         """With a `token` the cluster refuses who does not bring it."""
         self._folder, self._head_cpus, self._nodes = folder, head_cpus, list[subprocess.Popen[bytes]]()
-        self._port = _free_port()
+        self._port = free_port()
         self.environment = {
             **os.environ,
             "RAY_ADDRESS": f"127.0.0.1:{self._port}",
@@ -59,6 +60,11 @@ class Raylets:
     def add(self, cpus: int = 1) -> subprocess.Popen[bytes]:
         """One more node."""
         return self._start(f"--address=127.0.0.1:{self._port}", f"--num-cpus={cpus}")
+
+    def named(self, name: str) -> subprocess.Popen[bytes]:
+        """The node that workers on it call so: `host (the first digits of its id)`."""
+        digits = name.rpartition("(")[2].rstrip(")")
+        return next(node for node in self._nodes if _raylet_id(node).startswith(digits))
 
     def kill(self, node: subprocess.Popen[bytes]) -> None:
         """Takes a node away at once, its raylet before its workers."""
@@ -94,7 +100,8 @@ class Raylets:
         return node
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+def _raylet_id(node: subprocess.Popen[bytes]) -> str:
+    """The id of a node, as its raylet was given it; a word that no id begins with where it has none."""
+    lines = [words for _, words in descendants(node.pid) if words.split(b"\0")[0].endswith(b"/raylet")]
+    ids = [re.search(rb"--node_id=(\w+)", words) for words in lines]
+    return next((match[1].decode() for match in ids if match), "none")
