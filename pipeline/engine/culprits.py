@@ -5,7 +5,8 @@ In: the tasks, a pool that runs them, and a way to run tasks each in a process o
 The task that a worker died on is tried once more in a process of its own. A task that kills that one too is
 halved, without committing anything, until the rows are found that kill a process by themselves, twice; then
 it runs without them, and they become `failed` rows. A process that dies with no row to work on convicts
-nobody: its task stays lost. Never: a task whose node was lost; its worker's death says nothing of it
+nobody: its task stays lost. So does each task of a feed that a worker died on: a later stage does it again,
+and finds out. Never: a task whose node was lost; its worker's death says nothing of it
 (pipeline/engine/crew.py).
 """
 
@@ -18,6 +19,7 @@ from typing import Protocol
 from pipeline.engine.answers import Answer
 from pipeline.engine.runner import WORKER_DIED, Beat, Receipt
 from pipeline.engine.stage import Task
+from pipeline.engine.task_list import Feed
 
 Suspect = tuple[Task, frozenset[int]]  # rows of a task, by number, one of which may kill
 
@@ -45,7 +47,7 @@ def receipts(
     tasks: Sequence[Task], pooled: Callable[[Sequence[Task]], Generator[Ended | Beat]], alone: Alone
 ) -> Generator[Receipt | Beat]:
     """Receipts as the tasks end, also of those that stay lost. Raises the first fatal error of a worker."""
-    unanswered = {task.key: task for task in tasks}
+    unanswered = {} if isinstance(tasks, Feed) else {task.key: task for task in tasks}
     tries, last = Counter[str](), dict[str, Ended]()
 
     def answered(todo: Sequence[Task], events: Generator[Ended | Beat]) -> Generator[Receipt | Beat]:
@@ -59,7 +61,7 @@ def receipts(
                 last[key] = event
                 if event.answer is not None:
                     receipt = event.answer.receipt_or_raise()
-                    del unanswered[key]
+                    unanswered.pop(key, None)
                     yield replace(receipt, tries=tries[key])
 
     def suspects() -> list[Task]:
