@@ -37,6 +37,7 @@ from pipeline.stages import rules
 from pipeline.storage import Storage
 
 LOG = logging.getLogger(__name__)
+MOST_CLIPS = 16  # of a task: the end of the analysis waits for the tasks that run
 LEAST_TASKS = 4  # before workers begin: those of the built-in captioner then work for longer than they start
 BATCH_BYTES = 64 << 20  # of rows that are taken over at once
 CLIP_COLUMNS = (*SPAN_COLUMNS, "fps", "crop", "boundary_confidence", "signals", "status")
@@ -108,7 +109,7 @@ class Ahead:
         resources = granted(captioner.resources, self.executor, "caption", settings)
         recaption = RecaptionStage(self.corpus.root, self.config.caption, self.load, resources)
         stage = AheadStage(self.corpus.root, recaption, rules_alone(self.config))
-        per_task = self.config.caption.clips_per_task
+        per_task = min(self.config.caption.clips_per_task, MOST_CLIPS)
 
         def task(span: Span) -> Task:
             part, begin = span
