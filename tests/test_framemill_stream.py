@@ -148,9 +148,8 @@ def test_one_worker_alone_captions_what_is_kept_and_says_so(
     assert not (out / "ahead").exists()
 
 
-@pytest.mark.parametrize(
-    "then", [["--stream"], pytest.param([], marks=pytest.mark.slow)], ids=["streaming again", "without"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("then", [["--stream"], []], ids=["streaming again", "without"])
 def test_a_killed_run_goes_on_to_the_same_bytes(
     raw: Path, in_turn: Path, tmp_path: Path, then: list[str]
 ) -> None:

@@ -19,7 +19,6 @@ from typing import Protocol
 from pipeline.engine.answers import Answer
 from pipeline.engine.runner import WORKER_DIED, Beat, Receipt
 from pipeline.engine.stage import Task
-from pipeline.engine.task_list import Feed
 
 Suspect = tuple[Task, frozenset[int]]  # rows of a task, by number, one of which may kill
 
@@ -47,7 +46,7 @@ def receipts(
     tasks: Sequence[Task], pooled: Callable[[Sequence[Task]], Generator[Ended | Beat]], alone: Alone
 ) -> Generator[Receipt | Beat]:
     """Receipts as the tasks end, also of those that stay lost. Raises the first fatal error of a worker."""
-    unanswered = {} if isinstance(tasks, Feed) else {task.key: task for task in tasks}
+    unanswered = {task.key: task for task in tasks}  # none of a feed, which has handed out nothing yet
     tries, last = Counter[str](), dict[str, Ended]()
 
     def answered(todo: Sequence[Task], events: Generator[Ended | Beat]) -> Generator[Receipt | Beat]:
