@@ -11,10 +11,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import captioner.audit.verbs
 import captioner.training.verbs
 import pipeline
 import pipeline.bench.verbs
@@ -28,11 +29,11 @@ from pipeline.config import Config, load_config
 from pipeline.corpus.corpus import Corpus
 from pipeline.corpus.failures import FailureLimit
 from pipeline.ending import leave, occupy_closed_streams
-from pipeline.engine.beside import beside
+from pipeline.engine.beside import Beside, beside
 from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, LocalExecutor, RunSummary, StageStopped
 from pipeline.progress import Progress
-from pipeline.stages.outcome import NOTES, conclude, keep_driven, nothing_done, say_left_out, say_lost
+from pipeline.stages.outcome import AHEAD, NOTES, conclude, keep_driven, nothing_done, say_left_out, say_lost
 
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
@@ -62,9 +63,7 @@ def add_verbs(verbs: Verbs) -> None:
     add = _add_staged(verbs, "run", run, "videos/ --out corpus --executor ray")
     add("--captioner", help="as for caption")
     add("--vae", help="as for encode")
-    add = verbs.add("report", report, "corpus --run runs/first", resumes=True)
-    add("corpus")
-    add("--run", help="a training run to show")
+    add("--stream", action="store_true", help="caption clips that pass the rules while others are analyzed")
 
 
 def _add_staged(verbs: Verbs, name: str, function: Callable[[Args], int], example: str) -> Callable[..., Any]:
@@ -130,7 +129,8 @@ def encode(args: Args) -> int:
 
 def run(args: Args) -> int:
     """The whole data side: analyze, judge, caption, encode, report."""
-    return _run_stages(args, [_analyze, _judge, _caption_beside_latents, _encode, _report])
+    first = _analyze_and_caption if args.stream else _analyze
+    return _run_stages(args, [first, _judge, _caption_beside_latents, _encode, _report])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,13 +143,13 @@ class _Run:
     config: Config
     executor: Executor
     progress: Callable[[str], Progress]
-    remarks: dict[str, Any]
+    remarks: dict[str, Any] = field(default_factory=dict)
 
 
 StageRun = Callable[[_Run], list[RunSummary]]
 
 
-def _analyze(run: _Run) -> list[RunSummary]:
+def _analyze(run: _Run, beside: Beside = nullcontext) -> list[RunSummary]:
     from pipeline.sources.absent import absent_inputs, absent_line, absent_remark, with_absent
     from pipeline.sources.discover import discover
     from pipeline.stages.analyze import analyze_corpus
@@ -165,7 +165,21 @@ def _analyze(run: _Run) -> list[RunSummary]:
     run.remarks["notes"] = list(sources.notes[:NOTES])
     inputs = with_absent(inputs, absent) if keep else inputs
     retry, report = run.args.retry_failed, run.progress("analyze")
-    return [analyze_corpus(run.corpus, inputs, run.config, run.executor, report, retry_failed=retry)]
+    of_run = run.corpus, inputs, run.config, run.executor, report
+    return [analyze_corpus(*of_run, retry_failed=retry, beside=beside)]
+
+
+def _analyze_and_caption(run: _Run) -> list[RunSummary]:
+    """Clips that pass the rules are captioned while others are analyzed."""
+    from captioner.ahead import Ahead, TakenOver
+
+    run.remarks[AHEAD] = asdict(TakenOver())
+    if isinstance(run.executor, LocalExecutor):
+        print("--stream: one worker alone analyzes first, and captions what is kept", file=sys.stderr)
+        return _analyze(run)
+    ahead = Ahead(run.corpus, run.config, run.executor, run.progress("ahead"))
+    analyzed = _analyze(run, ahead.beside)
+    return [*ahead.summaries, *analyzed]
 
 
 def _judge(run: _Run) -> list[RunSummary]:
@@ -187,6 +201,7 @@ def _judge(run: _Run) -> list[RunSummary]:
 def _caption(run: _Run) -> list[RunSummary]:
     from captioner.recaption import recaption_corpus
 
+    _take_over(run)
     retry, report = run.args.retry_failed, run.progress("caption")
     return [recaption_corpus(run.corpus, run.config, run.executor, report, retry_failed=retry)]
 
@@ -199,6 +214,7 @@ def _caption_beside_latents(run: _Run) -> list[RunSummary]:
 
     if isinstance(run.executor, LocalExecutor):
         return _caption(run)
+    _take_over(run)
     retry = run.args.retry_failed
     latents: list[RunSummary] = []
 
@@ -207,15 +223,18 @@ def _caption_beside_latents(run: _Run) -> list[RunSummary]:
         work = latents_ahead(run.corpus, run.config, run.executor, report, retry_failed=retry)
         return beside(run.executor, work, latents)
 
-    captioned = recaption_corpus(
-        run.corpus,
-        run.config,
-        run.executor,
-        run.progress("caption"),
-        retry_failed=retry,
-        beside=made_beside,
-    )
+    of_run = run.corpus, run.config, run.executor, run.progress("caption")
+    captioned = recaption_corpus(*of_run, retry_failed=retry, beside=made_beside)
     return [*latents, captioned]
+
+
+def _take_over(run: _Run) -> None:
+    """What was captioned ahead, by this run or one that was killed, is kept or dropped."""
+    from captioner.ahead import take_over
+
+    taken = take_over(run.corpus, run.config)
+    if taken.captioned:
+        run.remarks[AHEAD] = asdict(taken)
 
 
 def _encode(run: _Run) -> list[RunSummary]:
@@ -239,16 +258,9 @@ def _run_stages(args: Args, stages: Sequence[StageRun]) -> int:
     from pipeline.progress import progress_table
 
     corpus = Corpus(args.corpus)
-    config = _config(args, None if _analyze in stages else corpus.require().config())
+    config = _config(args, None if "src" in args else corpus.require().config())
     with corpus.writing(args.verb, args.run_id), progress_table(machine=args.json) as progress:
-        shared = _Run(
-            args=args,
-            corpus=corpus,
-            config=config,
-            executor=_executor(args),
-            progress=progress,
-            remarks={},
-        )
+        shared = _Run(args=args, corpus=corpus, config=config, executor=_executor(args), progress=progress)
         summaries: list[RunSummary] = []
         stop = ""
         try:
@@ -284,17 +296,6 @@ def _executor(args: Args) -> Executor:
     return PoolExecutor(args.workers)
 
 
-def report(args: Args) -> int:
-    """Write the self-contained HTML report of a corpus, and of a training run when one is named."""
-    from captioner.audit.report import write_report
-
-    corpus = Corpus(args.corpus).require()
-    with corpus.writing(args.verb):
-        write_report(corpus, args.run)
-    show(args, {"report": f"{args.corpus}/report/index.html"})
-    return 0
-
-
 def model_stages() -> Mapping[str, Callable[..., RunSummary]]:
     """The stages that need models, by their name, in order."""
     from captioner.recaption import recaption_corpus
@@ -310,6 +311,7 @@ def all_verbs() -> Verbs:
     for add in (
         pipeline.stages.verbs.add_verbs,
         add_verbs,
+        captioner.audit.verbs.add_verbs,
         captioner.training.verbs.add_verbs,
         tokenizer_stage.verbs.add_verbs,
         training.run.verbs.add_verbs,

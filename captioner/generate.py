@@ -5,7 +5,6 @@ input gives the same text: it never samples. open_clip's own `generate` has no c
 transformers.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -123,20 +122,13 @@ class StripCaption:
 
 
 @torch.inference_mode()
-def caption_videos(
-    model: VideoCoCa, videos: Sequence[tuple[Tensor, Tensor]], max_tokens: int = MAX_TOKENS
-) -> list[StripCaption]:
-    """Captions of (frames uint8 [T, 3, S, S], times [T]) pairs, in order; equal T share a batch."""
-    captions: dict[int, StripCaption] = {}
+def caption_video(
+    model: VideoCoCa, frames: Tensor, times_s: Tensor, max_tokens: int = MAX_TOKENS
+) -> StripCaption:
+    """Captions of frames uint8 [T, 3, S, S] at times [T]. One video at a time: in a batch rounding errors
+    depend on its size, and a caption must not depend on what is captioned beside it."""
     device = model.logit_scale.device
-    for length in sorted({len(times_s) for _, times_s in videos}):
-        places = [i for i, (_, times_s) in enumerate(videos) if len(times_s) == length]
-        frames, times_s = (torch.stack([videos[i][part] for i in places]).to(device) for part in (0, 1))
-        video, tokens = model.encode_video(frames, times_s)  # [B, D], [B, Q, D]
-        short = generate(model, tokens, "short", max_tokens)
-        detailed = generate(model, tokens, "detailed", max_tokens)
-        texts = model.encode_texts([caption.text for caption in detailed])  # [B, D]
-        for row, i in enumerate(places):
-            cosine = float(video[row] @ texts[row])
-            captions[i] = StripCaption(short=short[row], detailed=detailed[row], alignment=cosine)
-    return [captions[i] for i in range(len(videos))]
+    video, tokens = model.encode_video(frames[None].to(device), times_s[None].to(device))  # [1, D], [1, Q, D]
+    (short,), (detailed,) = (generate(model, tokens, style, max_tokens) for style in ("short", "detailed"))
+    text = model.encode_texts([detailed.text])  # [1, D]
+    return StripCaption(short=short, detailed=detailed, alignment=float(video[0] @ text[0]))

@@ -65,25 +65,20 @@ class BuiltinCaptioner:
         return load_model(self._folder)
 
     def caption(self, strips: Sequence[Filmstrip]) -> list[Caption | Failure]:
-        from captioner.generate import caption_videos
+        model = self._model  # here: what is wrong with it is no clip's fault
+        return [guard(lambda strip=strip: self._caption_one(model, strip)) for strip in strips]  # type: ignore[misc]
 
-        sizes = self._model.config
-        videos = [
-            guard(lambda strip=strip: strip_pixels(strip, sizes.image_px, sizes.max_frames))  # type: ignore[misc]
-            for strip in strips
-        ]
-        sound = [video for video in videos if not isinstance(video, Failure)]
-        answers = iter(caption_videos(self._model, sound, self._max_tokens))
-        return [video if isinstance(video, Failure) else _from_strip(next(answers)) for video in videos]
+    def _caption_one(self, model: Any, strip: Filmstrip) -> Caption:
+        from captioner.generate import caption_video
 
-
-def _from_strip(answer: Any) -> Caption:
-    return Caption(
-        short=answer.short.text,
-        detailed=answer.detailed.text,
-        confidence=answer.detailed.log_probability,
-        alignment=answer.alignment,
-    )
+        frames, times_s = strip_pixels(strip, model.config.image_px, model.config.max_frames)
+        answer = caption_video(model, frames, times_s, self._max_tokens)
+        return Caption(
+            short=answer.short.text,
+            detailed=answer.detailed.text,
+            confidence=answer.detailed.log_probability,
+            alignment=answer.alignment,
+        )
 
 
 class TruthCaptioner:

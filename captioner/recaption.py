@@ -6,7 +6,7 @@ latents again. Never changes an earlier caption set of another captioner.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,7 @@ from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.ids import sources_of
 from pipeline.corpus.manifest import tables_of
 from pipeline.corpus.update import bring_up_to_date
+from pipeline.engine.beside import Beside
 from pipeline.engine.runner import Executor, RunSummary, granted
 from pipeline.engine.stage import Failure, Resources, Task, TaskResult
 from pipeline.engine.task_list import TaskList
@@ -62,7 +63,7 @@ class RecaptionStage:
         rows = tables.from_rows([_row(captioner, *answer) for answer in answers], tables.CAPTIONS)
         originals = task.inputs.select(["source_id", "original"])
         path = f"captions/{captioner.dir_name}/{task.key}.parquet"
-        return part_of(path, _with_originals(rows, originals), task.inputs)
+        return part_of(path, with_originals(rows, originals), task.inputs)
 
 
 def _row(captioner: Captioner, clip_id: str, answer: Caption | Failure) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def _row(captioner: Captioner, clip_id: str, answer: Caption | Failure) -> dict[
 
 
 def _rounded(value: float | None) -> float | None:
-    """Four decimals: a batch of other company moves the ones after by rounding errors."""
+    """Four decimals: the ones after say nothing, and differ from machine to machine."""
     return None if value is None else round(value, 4)
 
 
@@ -97,14 +98,13 @@ def recaption_corpus(
     *,
     retry_failed: bool = False,
     load: Load = load_captioner,
-    beside: Callable[[], AbstractContextManager[object]] = nullcontext,
+    beside: Beside = nullcontext,
 ) -> RunSummary:
     """Captions every kept clip that this captioner, at these settings, has not captioned yet; those that
     failed again when asked to. `beside` is entered while clips are captioned."""
     captioner = load(config.caption.captioner, config.caption.max_tokens)
     name = captioner.dir_name
-    settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
-    stage_fingerprint = fingerprint(*settings, corpus.fingerprints().get("analyze"))  # whose filmstrips
+    stage_fingerprint = captions_fingerprint(corpus, config, captioner)
     place = f"captions/{name}"
 
     def stage(tasks: Sequence[Task]) -> RecaptionStage:
@@ -128,6 +128,12 @@ def recaption_corpus(
     return summary
 
 
+def captions_fingerprint(corpus: Corpus, config: Config, captioner: Captioner) -> str:
+    """That of the caption stage with this captioner."""
+    settings = (config.caption.captioner, config.caption.max_tokens, STAGE_VERSION, captioner.weights_sha256)
+    return fingerprint(*settings, corpus.fingerprints().get("analyze"))  # whose filmstrips
+
+
 def refresh_originals(corpus: Corpus, name: str) -> None:
     """Brings the `original` column of the current captions up to what the manifests say now."""
     place, originals = f"captions/{name}", _originals(corpus)
@@ -135,7 +141,7 @@ def refresh_originals(corpus: Corpus, name: str) -> None:
     fresh = _original_of(rows["clip_id"], originals)
     stale = _differ(fresh, rows["original"])
     corpus.edit(
-        place, rows["clip_id"].filter(stale).combine_chunks(), lambda rows: _with_originals(rows, originals)
+        place, rows["clip_id"].filter(stale).combine_chunks(), lambda rows: with_originals(rows, originals)
     )
 
 
@@ -150,7 +156,8 @@ def _originals(corpus: Corpus) -> pa.Table:
     return corpus.contents(["original"])
 
 
-def _with_originals(rows: pa.Table, originals: pa.Table) -> pa.Table:
+def with_originals(rows: pa.Table, originals: pa.Table) -> pa.Table:
+    """The rows with the own caption of each one's source (columns source_id and original)."""
     return rows.set_column(
         rows.schema.get_field_index("original"), "original", _original_of(rows["clip_id"], originals)
     )

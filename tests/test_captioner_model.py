@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captioner.clip_inner import INNER, require_inner
-from captioner.generate import TextState, caption_videos, generate
+from captioner.generate import TextState, generate
 from captioner.model import (
     TOKENIZER_NAME,
     CaptionerConfig,
@@ -116,19 +116,6 @@ def test_generation_follows_the_logits(model: VideoCoCa, frames: torch.Tensor) -
         ids = torch.cat([ids, model.predict(video, model.encode_ids(ids)[1])[:, -1:].argmax(-1)], 1)
     assert [caption.text for caption in made] == [TOKENIZER.decode(row[1:]) for row in ids.tolist()]
     assert all(caption.log_probability < 0 for caption in made)
-
-
-def test_strips_of_different_lengths_are_answered_in_order(model: VideoCoCa, frames: torch.Tensor) -> None:
-    videos = [
-        (frames[0], times(0, 1, 2, 3)[0]),
-        (frames[1, :1], torch.zeros(1)),
-        (frames[1], times(0, 1, 2, 3)[0]),
-    ]
-    together = caption_videos(model, videos, max_tokens=6)
-    for video, caption in zip(videos, together, strict=True):
-        alone = caption_videos(model, [video], max_tokens=6)[0]
-        assert caption.detailed.text == alone.detailed.text
-        assert caption.alignment == pytest.approx(alone.alignment, abs=1e-4)
 
 
 def test_a_step_of_both_losses_reaches_every_used_weight(frames: torch.Tensor) -> None:

@@ -29,7 +29,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from captioner.filmstrip import STRIP_FRAMES, Filmstrip, strip_pixels
-from captioner.generate import caption_videos
+from captioner.generate import caption_video
 from captioner.model import CaptionerConfig, TagHead, VideoCoCa, load_model, losses, save_model
 from captioner.tokenizer import PAD_ID, train_tokenizer
 from captioner.training.evaluate import evaluate_examples
@@ -153,8 +153,9 @@ def train(
 
 
 def _words(model: VideoCoCa, strips: Sequence[Filmstrip]) -> list[tuple[str, str]]:
-    videos = [strip_pixels(strip, model.config.image_px, model.config.max_frames) for strip in strips]
-    return [(caption.short.text, caption.detailed.text) for caption in caption_videos(model, videos)]
+    sizes = model.config
+    captions = [caption_video(model, *strip_pixels(s, sizes.image_px, sizes.max_frames)) for s in strips]
+    return [(caption.short.text, caption.detailed.text) for caption in captions]
 
 
 # -- one step ----------------------------------------------------------------------------------------

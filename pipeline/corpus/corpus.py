@@ -40,6 +40,7 @@ JUDGED_PATH = "judged.parquet"
 CONFIG_PATH = "corpus.toml"
 TAKEDOWNS_PATH = "takedowns.parquet"
 PIECES_FOLDER = "segments"  # packed pieces of long sources, until they are joined
+AHEAD_FOLDER = "ahead"  # captions of clips that are not judged yet (captioner/ahead.py), until they are
 TAKEN_DOWN = "taken down"  # a source's status
 FORMAT_VERSION = 2  # 1: parts only, which is read as well
 READABLE = (1, FORMAT_VERSION)

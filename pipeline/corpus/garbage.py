@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline.command import Args, show
 from pipeline.corpus.compaction import Edit
-from pipeline.corpus.corpus import PIECES_FOLDER, Corpus
+from pipeline.corpus.corpus import AHEAD_FOLDER, PIECES_FOLDER, Corpus
 from pipeline.corpus.ids import sources_of
 from pipeline.corpus.manifest import (
     CLIPS,
@@ -102,7 +102,7 @@ def collect(corpus: Corpus, *, dry_run: bool = False) -> list[Garbage]:
     needed = corpus.strip_parts(corpus.clips(["clip_id"])["clip_id"]).unique().drop_null().to_pylist()
     unseen = {key: strips[key] for key in strips.keys() - set(needed)}
     marked = {keys[file[0]] for file in current if file["folder"] == SOURCES.folder}
-    left = [path for path in sizes if path.startswith(f"{PIECES_FOLDER}/")]
+    left = [path for path in sizes if path.startswith((f"{PIECES_FOLDER}/", f"{AHEAD_FOLDER}/"))]
     left += [
         f[0] for f in current if f["folder"] == CLIPS.folder and f["kind"] == "-" and keys[f[0]] not in marked
     ]

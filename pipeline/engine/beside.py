@@ -6,9 +6,12 @@ stage that outlives this thread's.
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
-from pipeline.engine.runner import Executor, RunSummary, StageStopped
+from pipeline.engine.runner import Executor, Receipt, RunSummary, StageStopped
+
+# What is entered while a stage runs; what it gives, if anything, is called with each receipt of that stage.
+Beside = Callable[[], AbstractContextManager[Callable[[Receipt], None] | None]]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 In: tasks, and a place that has workers (pipeline/engine/pool.py: processes of this machine; ray_executor.py:
 actors of a cluster). Out: for each task how it ended, and beats while nothing ends. The crew follows the
 place's room and the backlog: it grows when there is more room, gives room back to another stage between two
-tasks, and ends with the last task.
+tasks, and ends with the last task; where tasks come while it works, with the end of their feed.
 
 A worker that dies with its node alive is the fault of the task that it was on; one whose node is lost says
 nothing of it: its tasks go back to the others, until the same one has lost LOSSES nodes. A task over its
@@ -11,6 +11,7 @@ deadline counts as one that its worker died of. Never: a decision on rows (pipel
 """
 
 import logging
+import sys
 import time
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
@@ -22,6 +23,7 @@ from pipeline.engine.answers import Answer
 from pipeline.engine.culprits import Ended
 from pipeline.engine.runner import Beat
 from pipeline.engine.stage import Stage, Task
+from pipeline.engine.task_list import Feed
 from pipeline.errors import FramemillError
 
 LOG = logging.getLogger(__name__)
@@ -103,7 +105,8 @@ class Crew(Generic[W]):
         """With `keep` a worker goes on to the next task, else each has one of its own; `limit` at once, 0: as
         many as there is room for."""
         self._place, self._tasks, self._keep, self._commit = place, tasks, keep, commit
-        self._limit = min(limit or len(tasks), stage.resources.max_workers or len(tasks))
+        self._feed = tasks if isinstance(tasks, Feed) else None
+        self._limit = min(limit or sys.maxsize, stage.resources.max_workers or sys.maxsize)
         self._name, self._deadline_s, self._section = (
             stage.name,
             stage.resources.deadline_s,
@@ -120,7 +123,7 @@ class Crew(Generic[W]):
         """How each task ended. Raises FramemillError where no worker can start."""
         ended_at = beat_at = time.monotonic()
         try:
-            while self._waiting or self._running:
+            while self._left() or self._running or (self._feed is not None and self._feed.open):
                 self._man()
                 for event in self._place.events(TICK_S):
                     for end in self._heed(event):
@@ -138,7 +141,7 @@ class Crew(Generic[W]):
 
     def _man(self) -> None:
         """As many workers as there is room and work for, each with a task."""
-        wanted = min(self._limit, len(self._waiting) + self._running)
+        wanted = min(self._limit, self._left() + self._running)
         present = sum(seat.ready for seat in self._seats.values())
         room = min(wanted, self._place.room(len(self._seats), present, wanted))
         for worker in self._spare(len(self._seats) - room):
@@ -149,8 +152,18 @@ class Crew(Generic[W]):
             self._seats[hired] = _Seat()
         self._hand_out(1, room)
         quick = self._usual_s is not None and self._usual_s < QUICK_S
-        if self._keep and self._place.queues and quick and len(self._waiting) > len(self._seats):
+        if self._keep and self._place.queues and quick and self._left() > len(self._seats):
             self._hand_out(2, room)
+
+    def _left(self) -> int:
+        """How many tasks can be handed out."""
+        return len(self._waiting) + (0 if self._feed is None else self._feed.backlog)
+
+    def _next(self) -> int | None:
+        """The number of a task that no worker has; None where there is none."""
+        if self._waiting:
+            return self._waiting.popleft()
+        return None if self._feed is None else self._feed.hand_out()
 
     def _spare(self, count: int) -> list[W]:
         """So many workers, of those that have no task: first those that are not there yet."""
@@ -164,10 +177,9 @@ class Crew(Generic[W]):
         have at hand, and so give their room to another stage."""
         ready = [(worker, seat) for worker, seat in self._seats.items() if seat.ready]
         for worker, seat in ready[:room]:
-            if not self._waiting:
-                return
             if len(seat.tasks) < depth:
-                number = self._waiting.popleft()
+                if (number := self._next()) is None:
+                    return
                 if not seat.tasks:
                     seat.since = time.monotonic()
                 seat.tasks.append(number)
@@ -251,6 +263,8 @@ class Crew(Generic[W]):
 
     def _beat(self, quiet_s: float) -> Beat | None:
         """What is to be said where nothing ends."""
+        if not self._left() and not self._running:  # it waits for its feed
+            return None
         busy = [seat for seat in self._seats.values() if seat.tasks]
         lack = "" if any(seat.ready for seat in self._seats.values()) else self._place.lack()
         if not lack and (quiet_s < QUIET_S or not busy):

@@ -5,7 +5,8 @@ In: the tasks, a pool that runs them, and a way to run tasks each in a process o
 The task that a worker died on is tried once more in a process of its own. A task that kills that one too is
 halved, without committing anything, until the rows are found that kill a process by themselves, twice; then
 it runs without them, and they become `failed` rows. A process that dies with no row to work on convicts
-nobody: its task stays lost. Never: a task whose node was lost; its worker's death says nothing of it
+nobody: its task stays lost. So does each task of a feed that a worker died on: a later stage does it again,
+and finds out. Never: a task whose node was lost; its worker's death says nothing of it
 (pipeline/engine/crew.py).
 """
 
@@ -45,7 +46,7 @@ def receipts(
     tasks: Sequence[Task], pooled: Callable[[Sequence[Task]], Generator[Ended | Beat]], alone: Alone
 ) -> Generator[Receipt | Beat]:
     """Receipts as the tasks end, also of those that stay lost. Raises the first fatal error of a worker."""
-    unanswered = {task.key: task for task in tasks}
+    unanswered = {task.key: task for task in tasks}  # none of a feed, which has handed out nothing yet
     tries, last = Counter[str](), dict[str, Ended]()
 
     def answered(todo: Sequence[Task], events: Generator[Ended | Beat]) -> Generator[Receipt | Beat]:
@@ -59,7 +60,7 @@ def receipts(
                 last[key] = event
                 if event.answer is not None:
                     receipt = event.answer.receipt_or_raise()
-                    del unanswered[key]
+                    unanswered.pop(key, None)
                     yield replace(receipt, tries=tries[key])
 
     def suspects() -> list[Task]:

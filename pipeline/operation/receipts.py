@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.engine.runner import Executor, Receipt, RunSummary, StageStopped, run
+from pipeline.engine.runner import Executor, Receipt, RunSummary, StageStopped, ignored, run
 from pipeline.engine.stage import Resources, Stage, Task
 from pipeline.errors import StorageError
 from pipeline.operation.reasons import reason_class
@@ -91,7 +91,7 @@ class ReceiptLog:
     def __init__(
         self, storage: Storage, run_id: str, stage: Stage, tasks: Sequence[Task], every_s: float = EVERY_S
     ) -> None:
-        self._storage, self._every_s = storage, every_s
+        self._storage, self._every_s, self._tasks = storage, every_s, tasks
         self._input_bytes = {task.key: _input_bytes(task) for task in tasks}
         self._started_s = time.time()
         sizes = [size for size in self._input_bytes.values() if size is not None]
@@ -99,7 +99,6 @@ class ReceiptLog:
             "run": run_id,
             "stage": stage.name,
             "started_s": self._started_s,
-            "tasks": len(tasks),
             "input_bytes": sum(sizes) if sizes else None,
             "resources": _as_dict(stage.resources),
         }
@@ -163,7 +162,12 @@ class ReceiptLog:
         with self._lock:
             self._flush()
             table = self._written
-        about = {**self._about, "updated_s": time.time(), "outcome": outcome}
+        about = {
+            **self._about,
+            "tasks": len(self._tasks),  # of a feed, so far
+            "updated_s": time.time(),
+            "outcome": outcome,
+        }
         _commit(self._storage, self._path, table, about)
 
     def _flush(self) -> None:
@@ -179,12 +183,18 @@ def run_recorded(
     storage: Storage,
     run_id: str,
     progress: Progress,
+    on_receipt: Callable[[Receipt], None] = ignored,
 ) -> RunSummary:
     """`run` (pipeline/engine/runner.py), whose receipts are kept; without tasks it writes nothing."""
     if not tasks:
         return run(stage, tasks, executor, storage.root, progress)
+
+    def keep(receipt: Receipt) -> None:
+        log.add(receipt)
+        on_receipt(receipt)
+
     with ReceiptLog(storage, run_id, stage, tasks) as log:
-        summary = run(stage, tasks, executor, storage.root, log.watching(progress), log.add)
+        summary = run(stage, tasks, executor, storage.root, log.watching(progress), keep)
         return log.correct(summary)
 
 

@@ -11,6 +11,7 @@ whatever its name is now. Never: a codec in this process.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,7 @@ from pipeline.corpus.corpus import INPUTS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.failures import forget_failed
 from pipeline.corpus.ids import clip_id
 from pipeline.corpus.update import bring_up_to_date
+from pipeline.engine.beside import Beside
 from pipeline.engine.runner import Executor, RunSummary
 from pipeline.engine.stage import KILLED, Failure, Output, Resources, Task, TaskResult, guard
 from pipeline.engine.tasks import plan_sized_tasks, plan_tasks
@@ -185,9 +187,10 @@ def analyze_corpus(
     progress: Progress,
     *,
     retry_failed: bool = False,
+    beside: Beside = nullcontext,
 ) -> RunSummary:
     """Takes `inputs` as the corpus's files and analyzes those that no current part covers; those that
-    failed again when asked to."""
+    failed again when asked to. `beside` is entered while files are analyzed."""
     current = fingerprint(config.analyze, AnalyzeStage.version)
     corpus.storage.write_bytes(INPUTS_PATH, tables.to_parquet(inputs))
 
@@ -217,6 +220,7 @@ def analyze_corpus(
         executor=executor,
         progress=progress,
         forget=partial(forget_failed, corpus, AnalyzeStage.name) if retry_failed else None,
+        beside=beside,
     )
     if not summary.lost:
         corpus.sweep_pieces()

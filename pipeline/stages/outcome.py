@@ -16,6 +16,7 @@ from pipeline.operation.receipts import keep_receipt
 from pipeline.progress import reasons
 
 NOTES = 20  # on the sources, that a run says one by one
+AHEAD = "ahead"  # the remark on captions that were made before clips were judged
 DRIVEN = ("judge", "report")  # stages without workers
 LOST_NAMED = 20  # tasks, on stderr; the log has them all
 
@@ -62,7 +63,10 @@ def conclude(args: Args, corpus: Corpus, summaries: Sequence[RunSummary], remark
     counts = status(corpus)
     stages = [_as_row(summary) for summary in summaries]
     result = {"corpus": args.corpus, "stages": stages, "status": counts, **remarks}
-    show(args, result, stage_lines(stages, counts))
+    lines = stage_lines(stages, counts)
+    if ahead := remarks.get(AHEAD):
+        lines.append(f"captioned ahead: {ahead['captioned']}, of them lost: {ahead['lost']}")
+    show(args, result, lines)
     over = failures_above(args.max_failed, counts, [summary.stage for summary in summaries])
     for line in over:
         print(f"{line}, above --max-failed {args.max_failed}", file=sys.stderr)
