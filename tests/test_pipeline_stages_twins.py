@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tarfile
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 import pytest
 from corpora_in_parts import build, contents, write
 from PIL import Image
+from s3_server import BUCKET
 
 from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus import tables
@@ -26,6 +28,7 @@ from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import KNOWN, analyze_corpus
 from pipeline.stages.twins import TWIN, twin_id, with_twins
+from pipeline.storage import Storage
 
 CONFIG = AnalyzeConfig(sources_per_task=3, segment_s=0.0)
 NO_TIME = replace(CONFIG, deadline_s=1e-6)  # of the same fingerprint, and whatever is decoded fails
@@ -116,6 +119,22 @@ def test_moved_renamed_and_copied_sources_are_those_of_their_content(raw: Path, 
     fresh, _ = analyzed(tmp_path / "fresh", elsewhere)
     assert same(corpus, fresh)
     assert compacted(corpus) == compacted(fresh)
+
+
+@pytest.mark.slow
+def test_the_same_files_on_s3_and_in_a_tar_are_not_decoded(
+    raw: Path, tmp_path: Path, s3: pytest.MonkeyPatch
+) -> None:
+    corpus, _ = analyzed(tmp_path / "c", raw)
+    (raw / "text.mp4").unlink()
+    with tarfile.open(tmp_path / "all.tar", "w") as tar:
+        tar.add(raw, "in")
+    for path in raw.iterdir():
+        Storage(f"{BUCKET}/copy").write_bytes(f"2024/{path.name}", path.read_bytes())
+    for place in (f"{BUCKET}/copy", str(tmp_path / "all.tar")):
+        inputs = discover([place]).inputs
+        summary = analyze_corpus(corpus, inputs, Config(analyze=NO_TIME), LocalExecutor(), silent)
+        assert summary.counts == {"ok": 8, "salvaged": 0, "failed": 0, "clips": 0, KNOWN: 8}
 
 
 def test_another_content_under_the_same_name_and_size_is_decoded(raw: Path, tmp_path: Path) -> None:
