@@ -68,7 +68,7 @@ class SurveyStage(_DecodingStage):
     def process(self, task: Task) -> TaskResult:
         surveys = [guard(partial(self._survey, **row)) for row in task.inputs.to_pylist()]
         text = "\n".join(ONE_PASS if isinstance(survey, Failure) else survey for survey in surveys)
-        return TaskResult(outputs=(Output(path=f"{PIECES_FOLDER}/{task.key}.txt", data=text.encode()),))
+        return TaskResult(outputs=(Output(path=_survey_path(task), data=text.encode()),))
 
     def _survey(self, uri: str, twin_id: str) -> str:
         assert self._box is not None, "setup() comes first"
@@ -120,8 +120,9 @@ def make_pieces(
     _run(SurveyStage(config, given), surveys, corpus, executor, progress, ".txt")
     pieces_of: PiecesOf = {}
     tasks: list[Task] = []
-    for row, survey in zip(large, surveys, strict=True):
-        text = _read(corpus.storage, f"{PIECES_FOLDER}/{survey.key}.txt").decode() or ONE_PASS
+    answers = corpus.storage.each([_survey_path(survey) for survey in surveys], corpus.storage.read_if_there)
+    for row, answer in zip(large, answers, strict=True):
+        text = answer.decode() if answer else ONE_PASS
         pieces, source_id = int(text.split()[0]), text.split()[1]
         if pieces > 1:
             fixed: dict[str, str | int] = {"uri": row["uri"], "source_id": source_id, "pieces": pieces}
@@ -167,5 +168,5 @@ def _run(
     run_recorded(stage, todo, executor, corpus.storage, corpus.run_id, progress)
 
 
-def _read(storage: Storage, path: str) -> bytes:
-    return storage.read_bytes(path) if storage.exists(path) else b""
+def _survey_path(survey: Task) -> str:
+    return f"{PIECES_FOLDER}/{survey.key}.txt"
