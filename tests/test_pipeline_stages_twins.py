@@ -207,23 +207,27 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(made: Path, tmp_path:
 
 def test_a_twin_is_of_the_same_name_rather_than_of_another(tmp_path: Path) -> None:
     corpus = build(tmp_path, range(6))  # /000.mp4 to /005.mp4; 0 and 5 failed, 1 and 2 have one content
-    sources = [row | {"size_bytes": 7 if row["uri"] < "/004" else 9} for row in corpus.sources().to_pylist()]
-    (key,) = corpus.storage.list("sources")[:1]
-    rows = [{name: row[name] for name in tables.SOURCES.names} for row in sources]
-    write(corpus, f"sources/{key}", rows, tables.SOURCES)
-    for name in corpus.storage.list("sources")[1:]:
+    rows = [{n: row[n] for n in tables.SOURCES.names} for row in corpus.sources().to_pylist()]
+    uris = ["/000.mp4", "/a/b/c/001.mp4", "/a/x/c/001.mp4", "/003.mp4", "/004.mp4", "/005.mp4"]
+    rows = [row | {"uri": uri, "size_bytes": 7} for row, uri in zip(rows, uris, strict=True)]
+    rows[4]["size_bytes"] = 9
+    first, *others = corpus.storage.list("sources")
+    write(corpus, f"sources/{first}", rows, tables.SOURCES)
+    for name in others:  # the markers of their clips
         write(corpus, f"sources/{name}", [], tables.SOURCES)
     asked = {
         "/003.mp4": "/003.mp4",
-        "s3://b/elsewhere/002.mp4": "/002.mp4",
+        "s3://b/elsewhere/003.mp4": "/003.mp4",
         "/a.tar#003.mp4": "/003.mp4",
+        "s3://b/a/b/c/001.mp4": "/a/b/c/001.mp4",
+        "s3://b/a/x/c/001.mp4": "/a/x/c/001.mp4",
         "/other.MP4": "a file of its size",
         "/other.mkv": "",
         "/000.mp4": "a file of its size",  # a failed one is none
     }
     names = [{"source_key": uri, "uri": uri, "size_bytes": 7} for uri in asked]
-    names += [{"source_key": "done", "uri": "/001.mp4", "size_bytes": 7}]
-    names += [{"source_key": "larger", "uri": "/001.mp4", "size_bytes": 8}]
+    names += [{"source_key": "done", "uri": "/003.mp4", "size_bytes": 7}]
+    names += [{"source_key": "larger", "uri": "/003.mp4", "size_bytes": 8}]
     inputs = tables.from_rows(names, tables.INPUTS)
     twins = {row["uri"]: row[TWIN] for row in with_twins(corpus, inputs, {"done"}).to_pylist()[: len(asked)]}
     of_uri = {row["uri"]: row for row in rows}

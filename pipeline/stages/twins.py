@@ -2,9 +2,10 @@
 
 In: inputs to be analyzed, the corpus's rows of this analysis, of whatever inputs. Out: the same inputs, each
 beside the row of its twin, or null. A twin is a guess by size and name that costs no look at the file: of the
-same uri if there is one, else of the same name in another folder, else of the same suffix. Whoever reads the
-file compares contents, and a wrong guess costs a decode as before. Never: a failed source (it is tried
-again), one whose clips are not in the corpus (a garbage collection may have been killed half way).
+same uri if there is one, else of one that ends alike (a whole tree was copied elsewhere), else of the same
+suffix. Whoever reads the file compares contents, and a wrong guess costs a decode as before. Never: a failed
+source (it is tried again), one whose clips are not in the corpus (a garbage collection may have been killed
+half way).
 """
 
 from collections.abc import Collection
@@ -19,6 +20,7 @@ from pipeline.corpus.ids import sources_of
 from pipeline.corpus.manifest import ANALYZE, CLIPS, SOURCES
 
 TWIN = "twin"  # a column beside those of the inputs table: a struct of a sources row, or null
+DEPTHS = (4, 2, 1)  # names of a uri that must agree, the last of which is the file's
 OF_THE_FILE = frozenset({"source_key", "source_id", "uri", "size_bytes"})  # the rest is of the content
 
 
@@ -61,10 +63,12 @@ def _known(corpus: Corpus, sizes_bytes: pa.Array) -> pa.Table:
 
 def _names(rows: pa.Table) -> tuple[pa.Array, ...]:
     """string [N] each: what twins have in common, the surest first."""
-    sizes = pc.cast(rows["size_bytes"], pa.string())
-    uris = rows["uri"]
-    names = pc.replace_substring_regex(uris, r"(?s)^.*[/#]", "")
-    suffixes = pc.utf8_lower(pc.replace_substring_regex(names, r"(?s)^.*\.", ""))
+    sizes, uris = pc.cast(rows["size_bytes"], pa.string()), rows["uri"]
+    ends = [
+        pc.replace_substring_regex(uris, rf"(?s)^.*[/#]((?:[^/#]*[/#]){{{depth - 1}}}[^/#]*)$", r"\1")
+        for depth in DEPTHS
+    ]
+    suffixes = pc.utf8_lower(pc.replace_substring_regex(ends[-1], r"(?s)^.*\.", ""))
     return tuple(
-        pc.binary_join_element_wise(sizes, what, " ").combine_chunks() for what in (uris, names, suffixes)
+        pc.binary_join_element_wise(sizes, what, " ").combine_chunks() for what in (uris, *ends, suffixes)
     )
