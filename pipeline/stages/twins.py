@@ -1,11 +1,12 @@
-"""Sources that may have the content of one whose rows the corpus has: touched, copied or moved files.
+"""Sources that may have the content of a former input whose rows the corpus has: touched or moved files.
 
-In: inputs to be analyzed, the corpus's rows of this analysis, of whatever inputs. Out: the same inputs, each
-beside the row of its twin, or null. A twin is a guess by size and name that costs no look at the file: of the
-same uri if there is one, else of one that ends alike (a whole tree was copied elsewhere), else of the same
-suffix. Whoever reads the file compares contents, and a wrong guess costs a decode as before. Never: a failed
-source (it is tried again), one whose clips are not in the corpus (a garbage collection may have been killed
-half way).
+In: inputs to be analyzed, the corpus's rows of this analysis. Out: the same inputs, each beside the row of
+its twin, or null. A twin is a guess by size and name that costs no look at the file: of the same uri if there
+is one, else of one that ends alike (a whole tree was copied elsewhere), else of the same suffix. Whoever
+reads the file compares contents, and a wrong guess costs a decode as before. Never: an input of now (which of
+them have rows depends on where a run was killed, and the run that goes on makes the parts of one that was
+not), a failed source (it is tried again), one whose clips are not in the corpus (a garbage collection may
+have been killed half way).
 """
 
 from collections.abc import Collection
@@ -28,7 +29,7 @@ def with_twins(corpus: Corpus, inputs: pa.Table, done: Collection[str]) -> pa.Ta
     """`inputs` and the column TWIN, which is null where the source_key is `done`."""
     keys = inputs["source_key"].combine_chunks()
     is_open = pc.invert(pc.is_in(keys, value_set=pa.array(done, pa.string())))
-    known = _known(corpus, inputs["size_bytes"].combine_chunks().filter(is_open))
+    known = _known(corpus, inputs.filter(is_open)["size_bytes"].combine_chunks())
     at = pa.nulls(inputs.num_rows, pa.int32())
     if known.num_rows:
         for ours, theirs in zip(_names(inputs), _names(known), strict=True):
@@ -47,13 +48,15 @@ def twin_id(row: dict[str, Any]) -> str:
 
 
 def _known(corpus: Corpus, sizes_bytes: pa.Array) -> pa.Table:
-    """Rows of sources with one of these sizes that were analyzed, and whose clips are all there."""
+    """Rows of former inputs with one of these sizes that were analyzed, and whose clips are all there."""
     good = pa.array(["ok", "salvaged"])
     rows = corpus.rows(SOURCES, ANALYZE, ["source_id", "status", "size_bytes"])
     fits = pc.and_(
         pc.is_in(rows["status"], value_set=good),
         pc.is_in(rows["size_bytes"], value_set=sizes_bytes),
     )
+    now = corpus.inputs()["source_key"].combine_chunks()
+    fits = pc.and_not(fits, pc.is_in(rows["source_key"], value_set=now))
     if not pc.any(fits).as_py():
         return tables.SOURCES.empty_table()
     of_clips = sources_of(corpus.rows(CLIPS, ANALYZE)["clip_id"]).unique()
