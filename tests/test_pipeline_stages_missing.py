@@ -19,7 +19,7 @@ def test_missing_files_cost_a_row_each_and_few_tasks(tmp_path: Path) -> None:
     gone = [f"gone{number:05}.mp4" for number in range(2 * MISSING_PER_TASK + 1)]
     (tmp_path / "list.txt").write_text("\n".join(["there.png", *gone]))
     corpora = []
-    started = time.monotonic()
+    started_s = time.process_time()
     for sources in ("list.txt", "there.png"):
         corpus = Corpus(str(tmp_path / f"of {sources}"))
         inputs = discover([str(tmp_path / sources)]).inputs
@@ -30,4 +30,4 @@ def test_missing_files_cost_a_row_each_and_few_tasks(tmp_path: Path) -> None:
     assert set(one.storage.list("strips")) < set(many.storage.list("strips"))
     reasons = many.sources().filter(many.sources()["status"].to_numpy(zero_copy_only=False) == "failed")
     assert set(reasons["reason"].to_pylist()) == {"no such file"}
-    assert len(gone) / (time.monotonic() - started) > 500  # thousands a second, also on a busy machine
+    assert len(gone) / (time.process_time() - started_s) > 500  # thousands a second of CPU

@@ -22,6 +22,10 @@ def add_verbs(verbs: Verbs) -> None:
     add = verbs.add("bench analyze", bench_analyze, "--media videos/ --json")
     add("--media", required=True, nargs="+", help="folders of videos")
     add("--no-peer", action="store_true", help="leave PySceneDetect out")
+    add = verbs.add("bench images", bench_images, "--count 4000 --json")
+    add("--count", type=int, default=4000, help="images, which are made for it")
+    add("--size", type=int, nargs=2, default=[96, 72], metavar=("WIDTH", "HEIGHT"), help="pixels")
+    add("--seed", type=int, default=0)
     add = verbs.add("bench long", bench_long, "--media film.mp4 --hours 2 --json")
     add("--media", required=True, help="a video to loop")
     add("--hours", type=float, default=2.0)
@@ -109,6 +113,19 @@ def bench_analyze(args: Args) -> int:
     from pipeline.bench.analyze import lines
 
     result = bench(args.media, peer=not args.no_peer)
+    show(args, result, lines(result))
+    return 0
+
+
+def bench_images(args: Args) -> int:
+    """CPU of the analysis of many small images over bare decoding, an image."""
+    from pipeline.bench.images import bench_images as bench
+    from pipeline.bench.images import lines
+    from pipeline.progress import progress_bar
+
+    width_px, height_px = args.size
+    with progress_bar("images", "steps", machine=args.json) as report:
+        result = bench(args.count, width_px, height_px, seed=args.seed, progress=report)
     show(args, result, lines(result))
     return 0
 

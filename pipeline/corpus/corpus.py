@@ -122,8 +122,7 @@ class Corpus:
 
     def sweep_pieces(self) -> None:
         """Deletes all pieces of long sources: nothing is open any more, or what is can be made again."""
-        for name in self.storage.list(PIECES_FOLDER):
-            self.storage.delete(f"{PIECES_FOLDER}/{name}")
+        self.storage.delete_all([f"{PIECES_FOLDER}/{name}" for name in self.storage.list(PIECES_FOLDER)])
 
     # -- changes of row tables ----------------------------------------------------------------------
 

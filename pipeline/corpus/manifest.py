@@ -23,8 +23,10 @@ order and in how many steps leaves no trace. A few rows more rewrite only the fi
 them when the power changes). Files follow one another in the order of ids.
 
 `clips`, `prints` and `strip_parts` have no done-marker of their own: a part of them counts when the part of
-`sources` under its key does. Filmstrips are never folded: they stay in the parts of strips/ that the analysis
-wrote, `strip_parts` says in which, and `prints` is copied out of them, so that judging opens none.
+`sources` under its key does. A part of sources may tell of contents whose clips an earlier part brought: it
+brings none of them again. Filmstrips are never folded: they stay in the parts of strips/ that the analysis
+wrote, `strip_parts` says in which (it is read off the parts of clips), and `prints` is copied out of them, so
+that judging opens none.
 
 **The order of a fold** (pipeline/corpus/folding.py): compacted files, manifest with the keys in `folded`, for
 clips, prints and strip_parts, then for sources; only then are the parts and the replaced files deleted; last,
@@ -108,7 +110,7 @@ SOURCES = _table("sources", tables.SOURCES, 1 << 20, "source_key")
 CLIPS = _table("clips", tables.CLIPS, 1 << 19, "clip_id", marker="sources")
 PRINTS = _table("prints", tables.PRINTS, 1 << 16, "clip_id", parts="strips", marker="sources")
 STRIP_PARTS = _table(
-    "strip_parts", tables.STRIP_PARTS, 1 << 21, "source_id", "part", parts="sources", marker="sources"
+    "strip_parts", tables.STRIP_PARTS, 1 << 21, "source_id", "part", parts="clips", marker="sources"
 )
 ANALYZED = (CLIPS, PRINTS, STRIP_PARTS, SOURCES)  # in the order of a fold: the table of done-markers last
 

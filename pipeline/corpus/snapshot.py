@@ -95,9 +95,7 @@ def _part(storage: Storage, table: RowTable, columns: Sequence[str], key: str) -
             return None
         raise
     if table is STRIP_PARTS:
-        rows = tables.from_parquet(data, tables.SOURCES, ["source_id", "status"])
-        good = pc.is_in(rows["status"], value_set=pa.array(["ok", "salvaged"]))
-        ids = rows["source_id"].filter(good).drop_null().unique()
+        ids = tables.from_parquet(data, tables.CLIPS, ["source_id"])["source_id"].unique()
         part = pa.array([key] * len(ids), pa.string())
         return pa.table([ids, part], schema=tables.STRIP_PARTS).select(columns)
     return tables.from_parquet(data, table.schema, columns)

@@ -44,7 +44,11 @@ def absent_line(absent: pa.Table, before: int, *, keep: bool) -> str:
         return ""
     uris = absent["uri"].to_pylist()
     named = ", ".join(uris[:NAMED]) + (", …" if len(uris) > NAMED else "")
-    fate = "they are kept" if keep else "their clips leave the corpus; --keep-absent keeps them"
+    fate = (
+        "they are kept"
+        if keep
+        else "their clips leave the corpus, unless they were moved; --keep-absent keeps them"
+    )
     return f"{len(uris)} of {before} sources of the last run are not asked for now ({named}): {fate}"
 
 

@@ -26,6 +26,7 @@ from pipeline.progress import Progress
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.settings import fingerprint
 from pipeline.sources.content import open_content
+from pipeline.stages.twins import twin_id
 from pipeline.storage import Buffer, Storage
 from pipeline.uris import stat_each
 
@@ -59,19 +60,21 @@ class _DecodingStage:
 
 
 class SurveyStage(_DecodingStage):
-    """Into how many pieces each source is cut, and its source_id: two words a row, as text."""
+    """Into how many pieces each source is cut, and its source_id: two words a row, as text. One that has the
+    content of its twin is not cut."""
 
     name = "survey"
 
     def process(self, task: Task) -> TaskResult:
-        surveys = [guard(partial(self._survey, uri)) for uri in task.inputs["uri"].to_pylist()]
+        surveys = [guard(partial(self._survey, **row)) for row in task.inputs.to_pylist()]
         text = "\n".join(ONE_PASS if isinstance(survey, Failure) else survey for survey in surveys)
-        return TaskResult(outputs=(Output(path=f"{PIECES_FOLDER}/{task.key}.txt", data=text.encode()),))
+        return TaskResult(outputs=(Output(path=_survey_path(task), data=text.encode()),))
 
-    def _survey(self, uri: str) -> str:
+    def _survey(self, uri: str, twin_id: str) -> str:
         assert self._box is not None, "setup() comes first"
         with open_content(uri) as (path, source_id):
-            return f"{self._box.count_pieces(path, self.config)} {source_id}"
+            is_known = source_id == twin_id  # and is not decoded at all
+            return f"{1 if is_known else self._box.count_pieces(path, self.config)} {source_id}"
 
 
 class PieceStage(_DecodingStage):
@@ -110,12 +113,16 @@ def make_pieces(
     if config.segment_s <= 0 or not large:
         return {}
     key = fingerprint(key, config.segment_s)
-    surveys = [_task(key, "survey of a content", row["source_key"], uri=row["uri"]) for row in large]
+    surveys = [
+        _task(key, "survey of a content", row["source_key"], uri=row["uri"], twin_id=twin_id(row))
+        for row in large
+    ]
     _run(SurveyStage(config, given), surveys, corpus, executor, progress, ".txt")
     pieces_of: PiecesOf = {}
     tasks: list[Task] = []
-    for row, survey in zip(large, surveys, strict=True):
-        text = _read(corpus.storage, f"{PIECES_FOLDER}/{survey.key}.txt").decode() or ONE_PASS
+    answers = corpus.storage.each([_survey_path(survey) for survey in surveys], corpus.storage.read_if_there)
+    for row, answer in zip(large, answers, strict=True):
+        text = answer.decode() if answer else ONE_PASS
         pieces, source_id = int(text.split()[0]), text.split()[1]
         if pieces > 1:
             fixed: dict[str, str | int] = {"uri": row["uri"], "source_id": source_id, "pieces": pieces}
@@ -161,5 +168,5 @@ def _run(
     run_recorded(stage, todo, executor, corpus.storage, corpus.run_id, progress)
 
 
-def _read(storage: Storage, path: str) -> bytes:
-    return storage.read_bytes(path) if storage.exists(path) else b""
+def _survey_path(survey: Task) -> str:
+    return f"{PIECES_FOLDER}/{survey.key}.txt"
