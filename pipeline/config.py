@@ -145,7 +145,9 @@ class EncodeConfig:
     fps: float = 8.0
     max_frames: int = 17
     area_px: int = 96 * 64
-    samples_per_shard: int = 64
+    clips_per_task: int = no_key(64)  # at most: what a killed worker loses
+    shard_mb: float = no_key(256.0)  # a tar is closed before it grows beyond this; a sample is never split
+    split_by: str = no_key("")  # a manifest's column: sources that agree in it are never on both sides
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
@@ -153,7 +155,17 @@ class EncodeConfig:
                 f"encode.name is {self.name!r}",
                 expected="the name of a folder: letters, digits, '.', '_' and '-', not '.' or '-' first",
             )
-        positive(self, "encode", "fps", "max_frames", "area_px", "samples_per_shard")
+        positive(self, "encode", "fps", "max_frames", "area_px", "clips_per_task", "shard_mb")
+
+    @classmethod
+    def spelled_out(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values, none of which is of a key that is gone."""
+        if "samples_per_shard" in values:
+            raise ConfigError(
+                "encode.samples_per_shard is gone: shards are sized by bytes",
+                fix="encode.shard_mb=256, or nothing: that is the default",
+            )
+        return dict(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ import torch
 
 from pipeline.config import EncodeConfig
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.shards import ShardReader
+from pipeline.corpus.latent_set import ShardReader
 from pipeline.corpus.takedown import traces
 from pipeline.errors import FramemillError, MediaError, ModelError, StorageError
 from pipeline.media.stills import decode_jpeg
@@ -65,7 +65,7 @@ def verify(corpus: Corpus, name: str, decode_back: int) -> dict[str, Any]:
             verdicts.errors[row["clip_id"]] = problem
     report = head(reader, name) | {"bad_samples": len(verdicts.errors)}
     if decode_back:
-        clips = {row["clip_id"]: row for row in KeptClips.of(corpus, "").rows().to_pylist()}
+        clips = {row["clip_id"]: row for row in KeptClips.of(corpus).rows().to_pylist()}
         whole = [r for r in reader.rows() if r["clip_id"] in clips and r["clip_id"] not in verdicts.errors]
         vae, problem = _vae(reader)
         if vae is None:
@@ -137,7 +137,7 @@ def _pictures(
             if levels > LIMIT:
                 verdicts.errors[row["clip_id"]] = (
                     f"its latent shows other content than its filmstrip ({levels:.0f} levels of 255, at most "
-                    f"{LIMIT:g}); delete {row['shard']} and the folder parts beside it, run framemill encode"
+                    f"{LIMIT:g}); delete {row['shard']}, run framemill encode"
                 )
     return {"compared": compared, "worst_levels": round(worst, 1)}
 

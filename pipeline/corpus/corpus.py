@@ -84,7 +84,9 @@ class Corpus:
     def config(self) -> Config:
         """The config of the last run."""
         sections = ("analyze", "judge", "caption", "encode")
-        return build(Config, {name: value for name, value in self._toml().items() if name in sections})
+        values = {name: dict(value) for name, value in self._toml().items() if name in sections}
+        values.get("encode", {}).pop("samples_per_shard", None)  # of versions that counted: bytes count now
+        return build(Config, values)
 
     def fingerprints(self) -> dict[str, str]:
         """Stage (`analyze`, `judge`, `captions/<name>`, `latents/<name>`) → its current fingerprint."""
