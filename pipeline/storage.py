@@ -208,19 +208,15 @@ class Storage:
 
     def read_with(self, rel: str, read: Callable[[pa.NativeFile], T]) -> T:
         """What `read` makes of the opened file."""
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                with (
-                    storage_errors("read", f"{self.root}/{rel}"),
-                    self._fs.open_input_file(self._path(rel)) as stream,
-                ):
-                    return read(stream)
-            except StorageError as error:
-                if UNTRIED_FAULT not in str(error) or attempt == S3_ATTEMPTS:
-                    raise
-                time.sleep(min(20.0, random.uniform(0.5, 1.0) * 0.05 * 2**attempt))
+
+        def opened_and_read() -> T:
+            with (
+                storage_errors("read", f"{self.root}/{rel}"),
+                self._fs.open_input_file(self._path(rel)) as stream,
+            ):
+                return read(stream)
+
+        return tried_again(opened_and_read)
 
     def open_file(self, rel: str) -> pa.NativeFile:
         """The file, to read at places; it asks the store for its size once."""
@@ -322,6 +318,19 @@ class Storage:
         for path in left:
             path.unlink(missing_ok=True)
         return len(left)
+
+
+def tried_again(read: Callable[[], T]) -> T:
+    """What `read` gives, which begins anew after the one fault that Arrow does not try again itself."""
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            return read()
+        except StorageError as error:
+            if UNTRIED_FAULT not in str(error) or attempt == S3_ATTEMPTS:
+                raise
+            time.sleep(min(20.0, random.uniform(0.5, 1.0) * 0.05 * 2**attempt))
 
 
 @contextmanager

@@ -6,12 +6,12 @@ In: a uri as a user writes it. Out: its size and time, bytes, a stream, or a loc
 import io
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, TypeVar
 
 import pyarrow.fs as pafs
 
@@ -25,7 +25,10 @@ from pipeline.storage import (
     _storage_error,
     is_remote,
     storage_errors,
+    tried_again,
 )
+
+T = TypeVar("T")
 
 STAT_THREADS = 16
 HEADER_BUFFER_BYTES = 1 << 16  # one S3 request for a tar header and the small member after it
@@ -117,21 +120,24 @@ def _by_name(uri: str, size_bytes: int, mtime_ns: int) -> dict[str, tars.Member]
 @lru_cache(maxsize=64)
 def _scanned(uri: str, size_bytes: int, mtime_ns: int) -> tars.Contents:
     """Size and time are in the key only: a tar that changed is scanned again."""
-    with open_range(uri) as stream:
-        return tars.scan(stream, size_bytes)
+    return read_range(uri, lambda stream: tars.scan(stream, size_bytes))
 
 
-@contextmanager
-def open_range(uri: str) -> Iterator[IO[bytes]]:
-    """The file at `uri` as a seekable stream.
+def read_range(uri: str, read: Callable[[IO[bytes]], T]) -> T:
+    """What `read` gives of the file at `uri`, a seekable stream: it is called anew after a fault of S3 that
+    Arrow does not try again.
 
     Raises:
         MediaError: it is missing or this user may not read it.
         StorageError: the store does not give it.
     """
     fs, path = _filesystem(uri)
-    with source_errors(uri), fs.open_input_file(path) as stream:
-        yield io.BufferedReader(stream, HEADER_BUFFER_BYTES)
+
+    def opened_and_read() -> T:
+        with source_errors(uri), fs.open_input_file(path) as stream:
+            return read(io.BufferedReader(stream, HEADER_BUFFER_BYTES))
+
+    return tried_again(opened_and_read)
 
 
 @contextmanager
@@ -166,22 +172,30 @@ def local_path(uri: str) -> Iterator[Path]:
 def _copy_remote(uri: str, target: Path) -> None:
     fs, path = _filesystem(uri)
     local = pafs.LocalFileSystem()
-    with source_errors(uri):
-        pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
+
+    def copy() -> None:
+        with source_errors(uri):
+            pafs.copy_files(path, str(target), source_filesystem=fs, destination_filesystem=local)
+
+    tried_again(copy)
 
 
 def _copy_member(tar: str, name: str, target: Path) -> None:
     member = tar_member(tar, name)
     if member is None:
         raise MediaError(f"{NO_FILE} in {tar}")
-    with open_range(tar) as stream, open(target, "wb") as out:
+
+    def copy(stream: IO[bytes]) -> None:
         stream.seek(member.offset)
         left = member.nbytes
-        while left and (data := stream.read(min(left, COPY_BYTES))):
-            out.write(data)
-            left -= len(data)
-    if left:
-        raise MediaError(f"cut off inside {name}")
+        with open(target, "wb") as out:
+            while left and (data := stream.read(min(left, COPY_BYTES))):
+                out.write(data)
+                left -= len(data)
+        if left:
+            raise MediaError(f"cut off inside {name}")
+
+    read_range(tar, copy)
 
 
 @contextmanager

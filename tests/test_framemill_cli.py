@@ -13,7 +13,7 @@ from framemill import all_verbs, main
 
 VERBS = all_verbs().names
 WITH_SETTINGS = (
-    *("toyworld", "analyze", "plan", "judge", "caption", "encode", "run", "train"),
+    *("toyworld", "analyze", "plan", "judge", "caption", "encode", "run", "cost", "train"),
     *("captioner train", "vae train"),
 )
 ROOT = Path(__file__).resolve().parents[1]

@@ -244,7 +244,8 @@ def test_what_is_accepted_is_read_back(values: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "c.toml"
         path.write_bytes(to_toml(config).encode())
-        assert load_config(str(path)) == config
+        of_the_run = {f.name: getattr(Config(), f.name) for f in dataclasses.fields(Config) if f.metadata}
+        assert load_config(str(path)) == dataclasses.replace(config, **of_the_run)
         assert fingerprint(load_config(str(path))) == fingerprint(config)
 
 

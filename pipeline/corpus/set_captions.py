@@ -11,6 +11,7 @@ import hashlib
 import io
 import zlib
 from collections import OrderedDict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus import tables
 from pipeline.corpus.latent_set import about_of, with_about
-from pipeline.storage import Storage
+from pipeline.storage import Storage, storage_errors, tried_again
 
 KINDS = ("detailed", "short", "original")  # of texts
 ROWS = 128  # a row group: what is read for one text
@@ -111,6 +112,7 @@ class FileTexts:
 
     def __init__(self, storage: Storage, path: str, ids: pa.Array) -> None:
         """`ids`, sorted, are those of the samples."""
+        self._where = f"{storage.root}/{path}"
         self._file = pq.ParquetFile(storage.open_file(path))
         self._held: OrderedDict[int, pa.Table] = OrderedDict()
         about = about_of(self._file.metadata)
@@ -129,9 +131,13 @@ class FileTexts:
         row = sample if self._row_of is None else int(self._row_of[sample])
         return _said(self._group(row // ROWS).slice(row % ROWS, 1)) if row >= 0 else {}
 
+    def _read_group(self, number: int) -> pa.Table:
+        with storage_errors("read", self._where):
+            return self._file.read_row_group(number, list(KINDS), use_threads=False)
+
     def _group(self, number: int) -> pa.Table:
         if number not in self._held:
-            self._held[number] = self._file.read_row_group(number, list(KINDS), use_threads=False)
+            self._held[number] = tried_again(partial(self._read_group, number))
             while len(self._held) > 1 and sum(group.nbytes for group in self._held.values()) > HELD_BYTES:
                 self._held.popitem(last=False)
         self._held.move_to_end(number)

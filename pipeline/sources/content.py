@@ -19,12 +19,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from pipeline import tars
 from pipeline.corpus.ids import SOURCE_ID_CHARS
 from pipeline.errors import FramemillError, MediaError, StorageError
 from pipeline.storage import is_remote, storage_errors
-from pipeline.uris import NO_FILE, local_path, open_range, stat_each, tar_member
+from pipeline.uris import NO_FILE, local_path, read_range, stat_each, tar_member
 
 OTHER_CONTENT = "its file is no longer the one that was analyzed"
 CHANGING = "its file changed while it was read"
@@ -127,14 +128,16 @@ def _read_elsewhere(uri: str, most_bytes: int) -> bytes | None:
     if member is None:
         if not is_remote(uri):  # a folder, or a pipe that would not end
             return None
-        with open_range(uri) as stream:
-            return stream.read(most_bytes + 1)
+        return read_range(uri, lambda stream: stream.read(most_bytes + 1))
     place = tar_member(*member)
     if place is None:
         return None
-    with open_range(member[0]) as stream:
+
+    def read(stream: IO[bytes]) -> bytes:
         stream.seek(place.offset)
-        data = stream.read(min(place.nbytes, most_bytes + 1))
+        return stream.read(min(place.nbytes, most_bytes + 1))
+
+    data = read_range(member[0], read)
     return data if len(data) == place.nbytes else None
 
 

@@ -16,7 +16,7 @@ from typing import IO, Any
 from pipeline.sources.lists import parse_object
 from pipeline.sources.manifests import facts_of
 from pipeline.tars import Member
-from pipeline.uris import open_range
+from pipeline.uris import read_range
 
 SIDECARS = (".txt", ".json")  # the caption of a `.txt` counts before that of a `.json`
 MAX_SIDECAR_BYTES = 1 << 20
@@ -33,14 +33,9 @@ def sidecar_facts(
     if left:
         named = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
         notes.append(f"{tar}: {len(left)} captions or facts go with no media of their name: {named}")
-    texts: dict[str, dict[str, Any]] = {}
-    if used:
-        with open_range(tar) as stream:
-            for name in sorted(used, key=lambda name: used[name].offset):
-                try:
-                    texts[name] = _facts(stream, used[name])
-                except ValueError as error:  # UnicodeDecodeError is one
-                    notes.append(f"{tar}#{name}: {error}")
+    members = sorted(used.values(), key=lambda member: member.offset)
+    texts, wrong = read_range(tar, lambda stream: _texts(stream, members)) if members else ({}, [])
+    notes += [f"{tar}#{line}" for line in wrong]
     facts: dict[str, dict[str, Any]] = {}
     for name, own in pairs.items():
         facts[name] = {}
@@ -66,6 +61,18 @@ def _pairs(
                 pairs.setdefault(name, []).append(sidecar.name)
                 used[sidecar.name] = sidecar
     return pairs, used
+
+
+def _texts(stream: IO[bytes], sidecars: Sequence[Member]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Name → what each sidecar says, and what is wrong with those that say nothing."""
+    texts: dict[str, dict[str, Any]] = {}
+    wrong: list[str] = []
+    for sidecar in sidecars:
+        try:
+            texts[sidecar.name] = _facts(stream, sidecar)
+        except ValueError as error:  # UnicodeDecodeError is one
+            wrong.append(f"{sidecar.name}: {error}")
+    return texts, wrong
 
 
 def _facts(stream: IO[bytes], sidecar: Member) -> dict[str, Any]:
