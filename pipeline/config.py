@@ -14,6 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.rule_grammar import rules_of
 from pipeline.settings import OF_THE_RUN, checked, load, merge, nested, no_key, positive
 
+DTYPES = ("float32", "bfloat16", "float16")  # that a model may compute in
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotConfig:
@@ -138,13 +140,18 @@ class CaptionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeConfig:
-    """Latent shards (tokenizer_stage/). `max_frames` is 1 + 4k; `area_px` bounds width × height."""
+    """Latent shards (tokenizer_stage/). `area_px` bounds width × height. A clip's first frames are taken, at
+    most `max_frames` and as many as the VAE takes: 1 + 4k of the built-in one."""
 
     vae: str = "builtin:"
     name: str = "default"  # of the folder below latents/
-    fps: float = 8.0
+    fps: float = 8.0  # never above the clip's own; 0: the clip's own
     max_frames: int = 17
     area_px: int = 96 * 64
+    patch: int = 2  # sides are whole patches of so many latents, as transformers take them
+    dtype: str = "float32"  # that the VAE computes in, or bfloat16, float16
+    device: str = no_key("")  # cpu or cuda; "": cuda where the stage is given a GPU. Its class is in the key
+    tiles: bool = False  # larger frames in the VAE's own tiles: less memory, other values near their seams
     samples_per_shard: int = 64
 
     def __post_init__(self) -> None:
@@ -153,7 +160,12 @@ class EncodeConfig:
                 f"encode.name is {self.name!r}",
                 expected="the name of a folder: letters, digits, '.', '_' and '-', not '.' or '-' first",
             )
-        positive(self, "encode", "fps", "max_frames", "area_px", "samples_per_shard")
+        for name, known in {"dtype": DTYPES, "device": ("", "cpu", "cuda")}.items():
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"encode.{name} is {value!r}", expected=" or ".join(map(repr, known)))
+        if self.fps < 0:
+            raise ConfigError(f"encode.fps is {self.fps}", expected="a rate, or 0 for the clip's own")
+        positive(self, "encode", "max_frames", "area_px", "patch", "samples_per_shard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,10 +47,11 @@ from tokenizer_stage.open_shards import (
     keep_what_is_not_analyzed,
 )
 from tokenizer_stage.sharding import CAPTION_COLUMNS, ShardPlan, planned_shards
-from tokenizer_stage.vae.description import VaeDescription, describe_vae
+from tokenizer_stage.vae.description import VaeDescription, describe_vae, device_of, info_of, usable
 from tokenizer_stage.vae.spans import read_frames, span_of
+from tokenizer_stage.vae.statistics import ChannelSums
 
-STAGE_VERSION = 3
+STAGE_VERSION = 4
 RECORD_COLUMNS = (
     "clip_id",
     "source_id",
@@ -73,6 +74,7 @@ class EncodeStage:
 
     config: EncodeConfig
     vae_sha256: str
+    device: str = "cpu"
     limits: DecodeLimits = DEFAULT_LIMITS
     root: str = ""
     ahead: bool = False
@@ -92,6 +94,7 @@ class EncodeStage:
                 expected=f"{self.vae_sha256[:12]}…, as planned",
                 fix="give every worker the same weights",
             )
+        self._vae.run_on(self.device, self.config.dtype, tiles=self.config.tiles)
 
     def process(self, task: Task) -> TaskResult:
         rows = task.inputs.to_pylist()
@@ -159,16 +162,19 @@ class EncodeStage:
     def _encode_clip(self, path: str, row: dict[str, Any]) -> Sample:
         from tokenizer_stage.vae.pixels import to_video
 
-        span = span_of(row, self.config, self._vae.stride_s)
+        span = span_of(row, self.config, self._vae.shape)
         frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]
-        latent = self._vae.encode(to_video(frames)[None])[0].half().numpy()  # [C, T', h, w]
+        try:
+            latent = self._vae.encode(to_video(frames)[None])[0].half().numpy()  # [C, T', h, w]
+        except ModelError as error:  # the VAE is usable: what it refuses now is of this clip
+            raise MediaError(str(error)) from error
         if not np.isfinite(latent).all():
             raise MediaError("its latent is not finite", fix="report the file and the VAE")
         return Sample(latent=latent, record=self._record(row))
 
     def _record(self, row: dict[str, Any]) -> dict[str, Any]:
         """Everything known of a sample but its latent: a function of its plan row."""
-        span = span_of(row, self.config, self._vae.stride_s)
+        span = span_of(row, self.config, self._vae.shape)
         record = {name: row[name] for name in RECORD_COLUMNS}
         return record | {
             "source_width": row["width"],
@@ -194,20 +200,24 @@ class _Encoding:
     config: Config
     executor: Executor
     vae: VaeDescription
+    device: str
     latents: LatentSet
     key: str  # the fingerprint of the stage
     planned: ShardPlan
 
     @classmethod
     def of(cls, corpus: Corpus, config: Config, executor: Executor) -> "_Encoding":
-        vae, latents = describe_vae(config.encode.vae), LatentSet(corpus.storage, config.encode.name)
+        encode, latents = config.encode, LatentSet(corpus.storage, config.encode.name)
+        vae = usable(describe_vae(encode.vae, dtype=encode.dtype, tiles=encode.tiles), encode)
+        device = device_of(encode, granted(vae.resources, executor, "encode", config.resources.encode))
         keep_what_is_not_analyzed(corpus, latents)
-        key = fingerprint(config.encode, STAGE_VERSION, vae.weights_sha256)
+        key = fingerprint(encode, STAGE_VERSION, vae.weights_sha256, device)
         return cls(
             corpus=corpus,
             config=config,
             executor=executor,
             vae=vae,
+            device=device,
             latents=latents,
             key=key,
             planned=planned_shards(corpus, config, key),
@@ -227,6 +237,7 @@ class _Encoding:
             resources=granted(given, self.executor, "encode", settings) if todo else given,
             config=self.config.encode,
             vae_sha256=self.vae.weights_sha256,
+            device=self.device,
             limits=self.config.analyze.limits(),
             root=self.corpus.root,
             ahead=ahead,
@@ -234,19 +245,15 @@ class _Encoding:
         )
 
     def info(self) -> LatentsInfo:
-        encode, vae = self.config.encode, self.vae
-        return LatentsInfo(
-            vae=encode.vae,
-            vae_sha256=vae.weights_sha256,
-            channels=vae.channels,
-            stride_t=vae.stride_t,
-            stride_s=vae.stride_s,
-            mean=vae.mean,
-            std=vae.std,
-            fps=encode.fps,
-            max_frames=encode.max_frames,
-            area_px=encode.area_px,
-        )
+        """latents.toml; where nobody says what is normal for this VAE, by the latents of the set."""
+        vae, statistics = self.vae, self.vae.statistics
+        if statistics is None:
+            sums = ChannelSums.of(s.latent for shard in self.latents.shards() for s in self._samples(shard))
+            statistics = sums.statistics() if sums else None
+        return info_of(vae, self.config.encode, self.device, statistics)
+
+    def _samples(self, shard: str) -> list[Sample]:
+        return read_tar(self.corpus.storage.read_bytes(self.latents.shard_path(shard)))
 
 
 def encode_corpus(

@@ -12,7 +12,7 @@ import json
 import tarfile
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -40,8 +40,27 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class VaeRecord:
+    """What a set's VAE is, and how it was run: read from the model. `measured` is what was seen of it on a
+    short video (tokenizer_stage/vae/measure.py); what is not in it is not known."""
+
+    kind: str = ""  # its class
+    licence: str = ""  # as its authors state it
+    statistics: str = "published"  # where mean and std are from; or: measured, over this set; unknown
+    frames_first: int = 1  # it takes first + step·k frames; step 0: stride_t
+    frames_step: int = 0
+    sample_range: tuple[float, ...] = (-1.0, 1.0)
+    patch: int = 1  # sides are multiples of stride_s × patch
+    device: str = "cpu"  # class of it; values differ between classes in their last bits
+    dtype: str = "float32"  # of the computation
+    tiles: bool = False
+    measured: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LatentsInfo:
-    """latents.toml: what a set of shards was made with. `mean` and `std` normalise a latent channel."""
+    """latents.toml: what a set of shards was made with. `mean` and `std` normalise a latent channel; of a VAE
+    whose every latent step has its own, they are the steps of the first channel, then of the second, …"""
 
     vae: str
     vae_sha256: str
@@ -55,6 +74,7 @@ class LatentsInfo:
     area_px: int
     dtype: str = "float16"
     format_version: int = FORMAT_VERSION
+    model: VaeRecord = field(default_factory=VaeRecord)
 
     def normalised(self, raw: np.ndarray) -> np.ndarray:
         """Raw latent `[C, T, H, W]` → float32 of mean 0 and deviation 1 in each channel."""
@@ -62,15 +82,21 @@ class LatentsInfo:
             raise FormatError(
                 f"a latent of {raw.shape[0]} channels", expected=f"{self.channels}, as in {INFO_NAME}"
             )
-        return (raw.astype(np.float32) - _by_channel(self.mean)) / _by_channel(self.std)
+        return (raw.astype(np.float32) - self._values(self.mean, raw)) / self._values(self.std, raw)
 
     def denormalised(self, latent: np.ndarray) -> np.ndarray:
         """The inverse of `normalised`: float32 `[C, T, H, W]`, as the VAE decodes it."""
-        return latent.astype(np.float32) * _by_channel(self.std) + _by_channel(self.mean)
+        return latent.astype(np.float32) * self._values(self.std, latent) + self._values(self.mean, latent)
 
-
-def _by_channel(values: Sequence[float]) -> np.ndarray:
-    return np.array(values, np.float32)[:, None, None, None]  # [C, 1, 1, 1]
+    def _values(self, values: Sequence[float], latent: np.ndarray) -> np.ndarray:
+        """`[C, 1 or T, 1, 1]`: one value a channel, or one a step of each channel."""
+        by_step = np.array(values, np.float32).reshape(self.channels, -1)
+        steps = latent.shape[1] if by_step.shape[1] > 1 else 1
+        if steps > by_step.shape[1]:
+            raise FormatError(
+                f"a latent of {steps} steps", expected=f"at most {by_step.shape[1]}, as in {INFO_NAME}"
+            )
+        return by_step[:, :steps, None, None]
 
 
 def sample_key(clip_id: str) -> str:

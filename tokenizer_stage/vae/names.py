@@ -9,7 +9,7 @@ from tokenizer_stage.vae.description import FORMS, builtin_folder
 
 
 def load_vae(name: str) -> VideoVAE:
-    """The VAE of that name, ready on the CPU, in float32."""
+    """The VAE of that name, ready on the CPU, in float32; `run_on` takes it elsewhere."""
     scheme, argument = parse_name(name, "VAE", FORMS)
     if scheme == "builtin":
         return load_builtin(builtin_folder(argument))

@@ -1,6 +1,6 @@
 """What of a clip a VAE sees: frame times, crop and size; and those frames, read in the sandbox.
 
-In: a clip row and the encode config. Out: a `Span`; uint8 [T, H, W, 3].
+In: a clip row, the encode config and what the VAE takes. Out: a `Span`; uint8 [T, H, W, 3].
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.config import EncodeConfig
 from pipeline.sandbox.sandbox import Sandbox
-from tokenizer_stage.vae.geometry import frame_rate, frame_times, target_geometry
+from tokenizer_stage.vae.geometry import VaeShape, frame_rate, frame_times, target_geometry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,14 +24,20 @@ class Span:
     height_px: int
 
 
-def span_of(row: dict[str, Any], config: EncodeConfig, stride_s: int) -> Span:
-    """The span of a clip row under a config: the geometry of its active picture, times from its start."""
+def span_of(row: dict[str, Any], config: EncodeConfig, shape: VaeShape) -> Span:
+    """The span of a clip row under a config: the geometry of its active picture, times from its start. The
+    grid is the VAE's spatial stride times the config's patch.
+
+    Raises:
+        MediaError: the VAE takes no picture of its aspect, or not as few frames.
+    """
     x, y, width, height = row["crop"]
-    geometry = target_geometry(width, height, config.area_px, stride_s)
+    sides = shape.sides.on_grid(shape.stride_s * config.patch)
+    geometry = target_geometry(width, height, config.area_px, sides)
     fps = frame_rate(config.fps, row["fps"])
     left, top, crop_width, crop_height = geometry.crop
     return Span(
-        times_s=tuple(frame_times(row["start_s"], row["end_s"], fps, config.max_frames)),
+        times_s=tuple(frame_times(row["start_s"], row["end_s"], fps, config.max_frames, shape.frames)),
         fps=fps,
         crop=(x + left, y + top, crop_width, crop_height),
         width_px=geometry.width_px,
