@@ -108,7 +108,8 @@ def test_latents_are_the_classs_own_and_as_many_frames_come_back(
 def test_long_latents_are_the_classs_own(name: str, vae_of: Callable[[str], VideoVAE]) -> None:
     vae = vae_of(name)
     counts = [n for n in (1, 5, 17, 33, 81, 40) if n in vae.shape.frames]
-    check_against_own(vae, name, counts, aspects(vae))
+    sizes = aspects(vae) if name != "allegro" else [(128, 128)]
+    check_against_own(vae, name, counts, sizes)
 
 
 @pytest.mark.parametrize("name", NAMES)

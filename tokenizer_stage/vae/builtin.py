@@ -25,6 +25,7 @@ from tokenizer_stage.vae.description import (
     MADE_BY,
     STRIDE_T,
     builtin_shape,
+    require_plain,
 )
 from tokenizer_stage.vae.geometry import VaeShape
 from tokenizer_stage.vae.network import DecoderResidual, EncoderResidual
@@ -105,12 +106,7 @@ class BuiltinVAE(nn.Module):
         Raises:
             ModelError: they are asked for.
         """
-        if dtype != "float32" or tiles:
-            raise ModelError(
-                f"the built-in VAE in {dtype}{' and in tiles' * tiles}",
-                expected="float32 and whole frames",
-                fix="--set encode.dtype=float32 --set encode.tiles=false",
-            )
+        require_plain(dtype, tiles=tiles)
         self.to(device)
 
     @torch.inference_mode()

@@ -50,6 +50,16 @@ def builtin_shape(channels: int) -> VaeShape:
     return causal_shape(channels=channels, stride_t=STRIDE_T, stride_s=STRIDE_S)
 
 
+def require_plain(dtype: str, *, tiles: bool) -> None:
+    """ModelError for what the built-in VAE neither needs nor has: narrow numbers, tiles."""
+    if dtype != "float32" or tiles:
+        raise ModelError(
+            f"the built-in VAE in {dtype}{' and in tiles' * tiles}",
+            expected="float32 and whole frames",
+            fix="--set encode.dtype=float32 --set encode.tiles=false",
+        )
+
+
 def builtin_folder(argument: str) -> Path:
     """Where the VAE `builtin:ARGUMENT` lies."""
     return Path(argument) if argument else BUILTIN_FOLDER
@@ -137,7 +147,8 @@ def describe_vae(name: str, *, dtype: str = "float32", tiles: bool = False) -> V
     """
     scheme, argument = parse_name(name, "VAE", FORMS)
     if scheme == "builtin":
-        return _describe_builtin(builtin_folder(argument), dtype, tiles)
+        require_plain(dtype, tiles=tiles)
+        return _describe_builtin(builtin_folder(argument))
     from tokenizer_stage.vae.diffusers import load_diffusers
     from tokenizer_stage.vae.measure import measure_vae
 
@@ -155,7 +166,7 @@ def describe_vae(name: str, *, dtype: str = "float32", tiles: bool = False) -> V
     )
 
 
-def _describe_builtin(folder: Path, dtype: str, tiles: bool) -> VaeDescription:
+def _describe_builtin(folder: Path) -> VaeDescription:
     saved = bundle.read(folder, MADE_BY)
     with saved.fitting():
         tensors = load(saved.weights)

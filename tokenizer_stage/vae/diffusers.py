@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +171,12 @@ def load_diffusers(name: str) -> DiffusersVAE:
         import diffusers
     except ImportError as error:
         raise ModelError("diffusers is not installed", fix="pip install 'framemill[diffusers]'") from error
+    how = {"use_safetensors": True, "low_cpu_mem_usage": find_spec("accelerate") is not None}
     try:
         try:
-            model = diffusers.AutoModel.from_pretrained(name, subfolder="vae", use_safetensors=True)
+            model = diffusers.AutoModel.from_pretrained(name, subfolder="vae", **how)
         except (OSError, ValueError):
-            model = diffusers.AutoModel.from_pretrained(name, use_safetensors=True)
+            model = diffusers.AutoModel.from_pretrained(name, **how)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"no VAE at diffusers:{name}: {error}", expected="a diffusers repo or folder with safetensors"
