@@ -48,7 +48,7 @@ from tokenizer_stage.open_shards import (
 )
 from tokenizer_stage.sharding import CAPTION_COLUMNS, ShardPlan, planned_shards
 from tokenizer_stage.vae.description import VaeDescription, describe_vae, device_of, info_of, usable
-from tokenizer_stage.vae.spans import read_frames, span_of
+from tokenizer_stage.vae.spans import PIECE_FRAMES, read_frames, read_pieces, span_of
 from tokenizer_stage.vae.statistics import ChannelSums
 
 STAGE_VERSION = 4
@@ -163,9 +163,14 @@ class EncodeStage:
         from tokenizer_stage.vae.pixels import to_video
 
         span = span_of(row, self.config, self._vae.shape)
-        frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]
         try:
-            latent = self._vae.encode(to_video(frames)[None])[0].half().numpy()  # [C, T', h, w]
+            if self._vae.streams and len(span.times_s) > PIECE_FRAMES:
+                pieces = (to_video(frames)[None] for frames in read_pieces(self._box, path, row, span))
+                parts = [part[0].half().numpy() for part in self._vae.encode_pieces(pieces)]
+                latent = np.concatenate(parts, axis=1)  # [C, T', h, w]
+            else:
+                frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]
+                latent = self._vae.encode(to_video(frames)[None])[0].half().numpy()
         except ModelError as error:  # the VAE is usable: what it refuses now is of this clip
             raise MediaError(str(error)) from error
         if not np.isfinite(latent).all():
