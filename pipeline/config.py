@@ -152,6 +152,7 @@ class EncodeConfig:
     dtype: str = "float32"  # that the VAE computes in, or bfloat16, float16
     device: str = no_key("")  # cpu or cuda; "": cuda where the stage is given a GPU. Its class is in the key
     tiles: bool = False  # larger frames in the VAE's own tiles: less memory, other values near their seams
+    moments: bool = False  # the logarithm of each latent's variance too, for training that draws latents
     samples_per_shard: int = 64
 
     def __post_init__(self) -> None:

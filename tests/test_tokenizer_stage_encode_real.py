@@ -10,9 +10,9 @@ from real_vaes import saved
 
 from pipeline.config import Config, EncodeConfig
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.shards import ShardReader
+from pipeline.corpus.shards import ShardReader, read_tar, write_shard
 from pipeline.engine.runner import LocalExecutor
-from pipeline.errors import ModelError
+from pipeline.errors import FormatError, ModelError
 from pipeline.progress import silent
 from pipeline.sources.discover import discover
 from pipeline.stages.analyze import analyze_corpus
@@ -104,6 +104,26 @@ def test_a_clip_that_the_vae_cannot_take_costs_only_itself(judged_root: Path, tm
     assert all(row["fps"] > 8 for row in reader.rows())  # the clips' own
 
 
+def test_a_set_with_moments_has_the_variance_beside_each_latent(judged_root: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(judged_root, tmp_path / "corpus"))
+    config = EncodeConfig(vae=saved("kl", tmp_path))
+    plain, _ = encoded(root, config)
+    latents = {row["clip_id"]: plain.read_latent(row) for row in plain.rows()}
+    with pytest.raises(FormatError, match="no variances"):
+        plain.read_logvar(plain.rows()[0])
+    reader, _ = encoded(root, replace(config, moments=True))
+    assert reader.info.model.moments
+    for row in reader.rows():
+        logvar = reader.read_logvar(row)
+        assert logvar.shape == tuple(row["shape"])
+        assert np.array_equal(reader.read_latent(row), latents[row["clip_id"]])
+        assert not np.array_equal(logvar, latents[row["clip_id"]])
+    shard = reader.rows()[0]["shard"]
+    samples = read_tar((root / "latents/default" / shard).read_bytes())
+    assert all(sample.logvar is not None for sample in samples)
+    assert write_shard(samples, shard)[0] == (root / "latents/default" / shard).read_bytes()
+
+
 def test_a_vae_that_cannot_be_used_stops_before_anything_is_deleted_or_written(
     judged_root: Path, tmp_path: Path
 ) -> None:
@@ -114,6 +134,8 @@ def test_a_vae_that_cannot_be_used_stops_before_anything_is_deleted_or_written(
     for wrong in (
         replace(good, vae=saved("allegro", tmp_path)),
         replace(good, device="cuda"),
+        replace(good, vae=saved("dc", tmp_path), moments=True),
+        replace(good, vae="builtin:", moments=True),
         replace(good, vae=f"diffusers:{tmp_path}/nothing"),
         replace(good, vae="builtin:", dtype="bfloat16"),
     ):

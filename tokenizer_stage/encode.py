@@ -48,7 +48,7 @@ from tokenizer_stage.open_shards import (
 )
 from tokenizer_stage.sharding import CAPTION_COLUMNS, ShardPlan, planned_shards
 from tokenizer_stage.vae.description import VaeDescription, describe_vae, device_of, info_of, usable
-from tokenizer_stage.vae.spans import PIECE_FRAMES, read_frames, read_pieces, span_of
+from tokenizer_stage.vae.spans import PIECE_FRAMES, Span, read_frames, read_pieces, span_of
 from tokenizer_stage.vae.statistics import ChannelSums
 
 STAGE_VERSION = 4
@@ -150,7 +150,7 @@ class EncodeStage:
         if not self.root or not storage.exists(path):
             return []
         return [
-            Sample(latent=sample.latent, record=self._record(wanted[key]))
+            Sample(latent=sample.latent, logvar=sample.logvar, record=self._record(wanted[key]))
             for sample in read_tar(storage.read_bytes(path))
             if (key := sample.record.get("latent_key")) in wanted
         ]
@@ -160,22 +160,28 @@ class EncodeStage:
             return [guard(partial(self._encode_clip, str(path), row)) for row in rows]
 
     def _encode_clip(self, path: str, row: dict[str, Any]) -> Sample:
-        from tokenizer_stage.vae.pixels import to_video
-
         span = span_of(row, self.config, self._vae.shape)
         try:
-            if self._vae.streams and len(span.times_s) > PIECE_FRAMES:
-                pieces = (to_video(frames)[None] for frames in read_pieces(self._box, path, row, span))
-                parts = [part[0].half().numpy() for part in self._vae.encode_pieces(pieces)]
-                latent = np.concatenate(parts, axis=1)  # [C, T', h, w]
-            else:
-                frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]
-                latent = self._vae.encode(to_video(frames)[None])[0].half().numpy()
+            latent, logvar = self._encode_span(path, row, span)
         except ModelError as error:  # the VAE is usable: what it refuses now is of this clip
             raise MediaError(str(error)) from error
-        if not np.isfinite(latent).all():
+        if not all(np.isfinite(values).all() for values in (latent, logvar) if values is not None):
             raise MediaError("its latent is not finite", fix="report the file and the VAE")
-        return Sample(latent=latent, record=self._record(row))
+        return Sample(latent=latent, logvar=logvar, record=self._record(row))
+
+    def _encode_span(
+        self, path: str, row: dict[str, Any], span: Span
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The latent float16 `[C, T', h, w]` and, where the set has them, the logarithms of its variance."""
+        from tokenizer_stage.vae.pixels import to_video
+
+        if self._vae.streams and len(span.times_s) > PIECE_FRAMES and not self.config.moments:
+            pieces = (to_video(frames)[None] for frames in read_pieces(self._box, path, row, span))
+            parts = [part[0].half().numpy() for part in self._vae.encode_pieces(pieces)]
+            return np.concatenate(parts, axis=1), None
+        frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]
+        mode, logvar = self._vae.posterior(to_video(frames)[None])
+        return mode[0].half().numpy(), logvar[0].half().numpy() if self.config.moments else None
 
     def _record(self, row: dict[str, Any]) -> dict[str, Any]:
         """Everything known of a sample but its latent: a function of its plan row."""

@@ -33,10 +33,12 @@ INFO_NAME = "latents.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One clip's latent `[C, T, H, W]` float16 and everything known of it; `record["clip_id"]` names it."""
+    """One clip's latent `[C, T, H, W]` float16 and everything known of it; `record["clip_id"]` names it. Of a
+    set with moments, the logarithm of the latent's variance too, of the same shape and type."""
 
     latent: np.ndarray
     record: Mapping[str, Any]
+    logvar: np.ndarray | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +56,7 @@ class VaeRecord:
     device: str = "cpu"  # class of it; values differ between classes in their last bits
     dtype: str = "float32"  # of the computation
     tiles: bool = False
+    moments: bool = False  # a sample has `<key>.logvar.npy` too
     measured: dict[str, Any] = field(default_factory=dict)
 
 
@@ -119,12 +122,19 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
     if latent.dtype != np.float16 or latent.ndim != 4:
         raise FormatError(f"a latent of {latent.dtype} {latent.shape}", expected="float16 [C, T, H, W]")
     key = sample_key(record["clip_id"])
-    npy = io.BytesIO()
-    np.save(npy, np.ascontiguousarray(latent), allow_pickle=False)
-    digest = sha256_hex(npy.getvalue())
+    npy = npy_bytes(latent)
+    digest = sha256_hex(npy)
     record |= {"key": key, "latent_shape": list(latent.shape), "latent_sha256": digest}
+    if sample.logvar is not None:
+        if (sample.logvar.dtype, sample.logvar.shape) != (latent.dtype, latent.shape):
+            raise FormatError(
+                f"a variance of {sample.logvar.dtype} {sample.logvar.shape}", expected="as the latent"
+            )
+        record["logvar_sha256"] = sha256_hex(npy_bytes(sample.logvar))
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    offset = _add_member(tar, f"{key}.latent.npy", npy.getvalue())
+    offset = _add_member(tar, f"{key}.latent.npy", npy)
+    if sample.logvar is not None:
+        _add_member(tar, f"{key}.logvar.npy", npy_bytes(sample.logvar))
     json_offset = _add_member(tar, f"{key}.json", text)
     return {
         "clip_id": record["clip_id"],
@@ -133,7 +143,7 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
         "key": key,
         "shard": shard,
         "offset": offset,
-        "nbytes": len(npy.getvalue()),
+        "nbytes": len(npy),
         "json_offset": json_offset,
         "json_nbytes": len(text),
         "shape": list(latent.shape),
@@ -146,6 +156,13 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
         "status": "ok",
         "reason": "",
     }
+
+
+def npy_bytes(values: np.ndarray) -> bytes:
+    """An array as the bytes of a .npy file."""
+    sink = io.BytesIO()
+    np.save(sink, np.ascontiguousarray(values), allow_pickle=False)
+    return sink.getvalue()
 
 
 def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
@@ -189,6 +206,15 @@ class ShardReader:
         """float16 `[C, T, H, W]`, checked."""
         data = self.storage.read_bytes(row["shard"], offset=row["offset"], nbytes=row["nbytes"])
         return parse_latent(data, row)
+
+    def read_logvar(self, row: Mapping[str, Any]) -> np.ndarray:
+        """The logarithm of the latent's variance, float16 `[C, T, H, W]`, checked; of a set with moments."""
+        if not self.info.model.moments:
+            raise FormatError(f"{self.storage.root} has no variances", fix="framemill encode with moments")
+        latent_blocks = -(-row["nbytes"] // tarfile.BLOCKSIZE)
+        offset = row["offset"] + (latent_blocks + 1) * tarfile.BLOCKSIZE  # a header, and arrays of one size
+        data = self.storage.read_bytes(row["shard"], offset=offset, nbytes=row["nbytes"])
+        return parse_latent(data, dict(row) | {"sha256": self.read_json(row)["logvar_sha256"]})
 
     def read_json(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The sample's record: span, sizes, captions, signals, lineage."""
@@ -269,9 +295,12 @@ def read_tar(data: bytes) -> list[Sample]:
     for name, text in content.items():
         if name.endswith(".json") and (npy := content.get(name.removesuffix("json") + "latent.npy")):
             record = json.loads(text)
-            row = {"sha256": record["latent_sha256"], "shape": record["latent_shape"], "shard": "a tar"}
-            if sha256_hex(npy) == record["latent_sha256"]:
-                samples.append(Sample(latent=parse_latent(npy, record | row), record=record))
+            row = record | {"shape": record["latent_shape"], "shard": "a tar"}
+            parts = {"latent": npy, "logvar": content.get(name.removesuffix("json") + "logvar.npy", b"")}
+            wanted = {part: record[f"{part}_sha256"] for part in parts if f"{part}_sha256" in record}
+            if all(sha256_hex(parts[part]) == sha256 for part, sha256 in wanted.items()):
+                arrays = {p: parse_latent(parts[p], row | {"sha256": sha256}) for p, sha256 in wanted.items()}
+                samples.append(Sample(record=record, **arrays))
     return samples
 
 

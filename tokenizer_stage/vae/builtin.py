@@ -55,7 +55,7 @@ class VideoVAE(Protocol):
     def run_on(self, device: str, dtype: str = "float32", *, batch: int = 1, tiles: bool = False) -> None: ...
     def encode(self, video: Tensor) -> Tensor: ...
     def encode_pieces(self, pieces: Iterable[Tensor]) -> Iterator[Tensor]: ...
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]: ...
+    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor | None]: ...
     def decode(self, latents: Tensor) -> Tensor: ...
 
 
@@ -156,9 +156,9 @@ class BuiltinVAE(nn.Module):
         blocks = to_blocks(frames.to(self.mean.device), starts=starts)
         return self.encode_blocks(blocks, starts=starts)[:, context:].transpose(1, 2).cpu()
 
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Always a ModelError: its latents are points."""
-        raise ModelError("the built-in VAE gives no variance", fix="--set encode.moments=false")
+    def posterior(self, video: Tensor) -> tuple[Tensor, None]:
+        """Its latents are points: they have no variance."""
+        return self.encode(video), None
 
     @torch.inference_mode()
     def decode(self, latents: Tensor, *, chunk: int = CHUNK_LATENTS) -> Tensor:

@@ -69,7 +69,7 @@ def usable(vae: VaeDescription, config: EncodeConfig) -> VaeDescription:
     """The VAE, as this config runs it.
 
     Raises:
-        ModelError: it takes no clip as short or as small as the config's limits.
+        ModelError: it takes no clip as short or as small as the config's limits, or has no variance to store.
     """
     shape = vae.shape
     sides = shape.sides.on_grid(shape.stride_s * config.patch)
@@ -81,6 +81,8 @@ def usable(vae: VaeDescription, config: EncodeConfig) -> VaeDescription:
                 expected=f"at least {lowest}",
                 fix=f"--set encode.{name}={lowest}",
             )
+    if config.moments and not vae.measured.get("variance"):
+        raise ModelError(f"{config.vae} ({vae.kind}) gives no variance", fix="--set encode.moments=false")
     known = vae.statistics.steps(shape.channels) if vae.statistics else 0
     if known and shape.latent(shape.frames.at_most(config.max_frames), 0, 0)[1] > known:
         raise ModelError(
@@ -134,6 +136,7 @@ def info_of(
             device=device,
             dtype=config.dtype,
             tiles=config.tiles,
+            moments=config.moments,
             measured=vae.measured,
         ),
     )
@@ -177,5 +180,5 @@ def _describe_builtin(folder: Path) -> VaeDescription:
             shape=builtin_shape(int(saved.description["spec"]["channels"])),
             statistics=Statistics(mean=tuple(tensors["mean"].tolist()), std=tuple(tensors["std"].tolist())),
             resources=BUILTIN_RESOURCES,
-            measured={"causal": True, "image_is_first_latent": True},  # by its making
+            measured={"causal": True, "image_is_first_latent": True, "variance": False},  # by its making
         )

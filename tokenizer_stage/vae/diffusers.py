@@ -84,21 +84,32 @@ class DiffusersVAE:
         self._device, self._dtype, self._batch = torch.device(device), getattr(torch, dtype), batch
         self._model.to(self._device, self._dtype)
 
-    @torch.inference_mode()
     def encode(self, video: Tensor) -> Tensor:
         """Video `[B, 3, T, H, W]` → the posterior's mode `[B, C, T', h, w]`, float32 on the CPU."""
-        return self._mode_and_logvar(video)[0]
+        return self.posterior(video)[0]
 
     @torch.inference_mode()
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """The posterior's mode and the logarithm of its variance, both `[B, C, T', h, w]`, float32.
+    def posterior(self, video: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Video → the posterior's mode and the logarithm of its variance, both `[B, C, T', h, w]`, float32 on
+        the CPU; no variance of a class whose latents are points.
 
         Raises:
-            ModelError: the class has no variance.
+            ModelError: it does not take such a video.
+            MemoryError: the device has too little.
         """
-        mode, logvar = self._mode_and_logvar(video)
-        if logvar is None:
-            raise ModelError(f"{self.kind} gives no variance", fix="--set encode.moments=false")
+        check_video(video, self.shape, self.kind)
+        self._forget()
+        lots = torch.split(_by_frame(video) if self.kind in IMAGE_CLASSES else video, self._batch)
+        try:
+            moments = [_posterior(self._model.encode(self._ready(lot))) for lot in lots]
+        except torch.OutOfMemoryError as error:  # says nothing of the clip
+            raise MemoryError(f"{self.kind} on {self._device}: {error}") from error
+        modes, logvars = zip(*moments, strict=True)
+        mode = torch.cat([m.float().cpu() for m in modes])
+        logvar = None if logvars[0] is None else torch.cat([v.float().cpu() for v in logvars])
+        if self.kind in IMAGE_CLASSES:
+            frames = video.shape[2]
+            return _by_video(mode, frames), None if logvar is None else _by_video(logvar, frames)
         return mode, logvar
 
     @torch.inference_mode()
@@ -132,22 +143,6 @@ class DiffusersVAE:
         if self.kind == "AutoencoderKLAllegro":
             video = video.transpose(1, 2)  # it gives [B, T, 3, H, W]
         return video.float().clamp(-1.0, 1.0).cpu()
-
-    def _mode_and_logvar(self, video: Tensor) -> tuple[Tensor, Tensor | None]:
-        check_video(video, self.shape, self.kind)
-        self._forget()
-        lots = torch.split(_by_frame(video) if self.kind in IMAGE_CLASSES else video, self._batch)
-        try:
-            moments = [_posterior(self._model.encode(self._ready(lot))) for lot in lots]
-        except torch.OutOfMemoryError as error:  # says nothing of the clip
-            raise MemoryError(f"{self.kind} on {self._device}: {error}") from error
-        modes, logvars = zip(*moments, strict=True)
-        mode = torch.cat([m.float().cpu() for m in modes])
-        logvar = None if logvars[0] is None else torch.cat([v.float().cpu() for v in logvars])
-        if self.kind in IMAGE_CLASSES:
-            frames = video.shape[2]
-            return _by_video(mode, frames), None if logvar is None else _by_video(logvar, frames)
-        return mode, logvar
 
     def _ready(self, values: Tensor) -> Tensor:
         return values.to(self._device, self._dtype)

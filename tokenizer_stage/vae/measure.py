@@ -26,6 +26,7 @@ class Measured:
 
     causal: bool  # latents do not depend on later frames
     future_error: float  # how much they do
+    variance: bool  # its posterior has one
     image_error: float | None  # an image's latent against the first of a video that begins with it
     pieces_error: float | None = None  # encoded in pieces with carried state, against one call
     tiles_error: float | None = None  # in the class's own tiles, against the whole frame
@@ -44,7 +45,7 @@ def measure_vae(vae: DiffusersVAE, *, dtype: str = "float32", tiles: bool = Fals
         ModelError: it gives other latents or other frames than it promises, or values that are not finite.
     """
     video = _probe(vae)
-    whole = _whole(vae, video)
+    whole, logvar = _whole(vae, video)
     _check_round_trip(vae, video, whole)
     later, steps = video.clone(), whole.shape[2] - 1
     later[:, :, -vae.shape.stride_t :].neg_()  # the frames of the last latent step
@@ -65,6 +66,7 @@ def measure_vae(vae: DiffusersVAE, *, dtype: str = "float32", tiles: bool = Fals
     return Measured(
         causal=future_error <= EQUAL,
         future_error=future_error,
+        variance=logvar is not None,
         image_error=image_error,
         pieces_error=pieces_error,
         tiles_error=tiles_error,
@@ -103,10 +105,10 @@ def _at_least(counts: Counts, least: int) -> int:
     return below + counts.step if below else counts.first
 
 
-def _whole(vae: DiffusersVAE, video: Tensor) -> Tensor:
-    """The latents of the probe, of the shape and of values that may be."""
+def _whole(vae: DiffusersVAE, video: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The posterior of the probe, of the shape and of values that may be."""
     try:
-        latents = vae.encode(video)
+        latents, logvar = vae.posterior(video)
     except (RuntimeError, ValueError, AttributeError, TypeError, NotImplementedError) as error:
         raise ModelError(
             f"{vae.id} ({vae.kind}) cannot encode {_words(video)}: {type(error).__name__}: {error}",
@@ -121,7 +123,7 @@ def _whole(vae: DiffusersVAE, video: Tensor) -> Tensor:
         )
     if not latents.isfinite().all():
         raise ModelError(f"{vae.id} ({vae.kind}) makes latents that are not finite", fix="check its weights")
-    return latents
+    return latents, logvar
 
 
 def _check_round_trip(vae: DiffusersVAE, video: Tensor, latents: Tensor) -> None:
