@@ -143,7 +143,7 @@ class EncodeConfig:
     """Latent shards (tokenizer_stage/). `area_px` bounds width × height. A clip's first frames are taken, at
     most `max_frames` and as many as the VAE takes: 1 + 4k of the built-in one."""
 
-    vae: str = "builtin:"
+    vae: str = no_key("builtin:")  # a name; what it is, is the hash of its weights, which is in the key
     name: str = "default"  # of the folder below latents/
     fps: float = 8.0  # never above the clip's own; 0: the clip's own
     max_frames: int = 17
@@ -151,6 +151,7 @@ class EncodeConfig:
     patch: int = 2  # sides are whole patches of so many latents, as transformers take them
     dtype: str = "float32"  # that the VAE computes in, or bfloat16, float16
     device: str = no_key("")  # cpu or cuda; "": cuda where the stage is given a GPU. Its class is in the key
+    batch: int = 1  # frames at once of a VAE of images; more is faster on a GPU and moves last bits
     tiles: bool = False  # larger frames in the VAE's own tiles: less memory, other values near their seams
     moments: bool = False  # the logarithm of each latent's variance too, for training that draws latents
     samples_per_shard: int = 64
@@ -166,7 +167,7 @@ class EncodeConfig:
                 raise ConfigError(f"encode.{name} is {value!r}", expected=" or ".join(map(repr, known)))
         if self.fps < 0:
             raise ConfigError(f"encode.fps is {self.fps}", expected="a rate, or 0 for the clip's own")
-        positive(self, "encode", "max_frames", "area_px", "patch", "samples_per_shard")
+        positive(self, "encode", "max_frames", "area_px", "patch", "batch", "samples_per_shard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -157,6 +157,7 @@ def test_the_number_type_and_the_grid_are_part_of_the_key_and_the_place_is_not(
 
     assert not redone(config)
     assert not redone(replace(config, device="cpu"))
+    assert not redone(replace(config, vae=saved("kl", tmp_path / "b")))  # the same weights
     narrow = replace(config, dtype="bfloat16")
     assert redone(narrow)
     info = ShardReader(f"{root}/latents/default").info

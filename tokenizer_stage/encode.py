@@ -87,14 +87,15 @@ class EncodeStage:
     def setup(self) -> None:
         from tokenizer_stage.vae.names import load_vae
 
-        self._vae, self._box = load_vae(self.config.vae), Sandbox(self.limits)
+        self._vae, self._box = load_vae(self.config.vae, "cpu"), Sandbox(self.limits)
         if self._vae.weights_sha256 != self.vae_sha256:
             raise ModelError(
                 f"VAE {self.config.vae} here has weights {self._vae.weights_sha256[:12]}…",
                 expected=f"{self.vae_sha256[:12]}…, as planned",
                 fix="give every worker the same weights",
             )
-        self._vae.run_on(self.device, self.config.dtype, tiles=self.config.tiles)
+        config = self.config
+        self._vae.run_on(self.device, config.dtype, batch=config.batch, tiles=config.tiles)
 
     def process(self, task: Task) -> TaskResult:
         rows = task.inputs.to_pylist()
