@@ -48,8 +48,9 @@ from tokenizer_stage.open_shards import (
 from tokenizer_stage.sharding import KeptClips, largest_latent_bytes, new_shards, plan_pieces
 from tokenizer_stage.sidecars import write_sidecars
 from tokenizer_stage.split_groups import groups_of
-from tokenizer_stage.vae.description import VaeDescription, describe_vae
-from tokenizer_stage.vae.spans import read_frames, span_of
+from tokenizer_stage.vae.description import VaeDescription, describe_vae, device_of, info_of, usable
+from tokenizer_stage.vae.spans import PIECE_FRAMES, Span, read_frames, read_pieces, span_of
+from tokenizer_stage.vae.statistics import measured
 
 STAGE_VERSION = 4
 RECORD_COLUMNS = ("clip_id", "source_id", "kind", "start_s", "end_s", "signals", "latent_key")
@@ -62,6 +63,7 @@ class EncodeStage:
 
     config: EncodeConfig
     vae_sha256: str
+    device: str = "cpu"
     limits: DecodeLimits = DEFAULT_LIMITS
     root: str = ""
     name: str = "encode"
@@ -73,13 +75,15 @@ class EncodeStage:
     def setup(self) -> None:
         from tokenizer_stage.vae.names import load_vae
 
-        self._vae, self._box = load_vae(self.config.vae), Sandbox(self.limits)
+        self._vae, self._box = load_vae(self.config.vae, "cpu"), Sandbox(self.limits)
         if self._vae.weights_sha256 != self.vae_sha256:
             raise ModelError(
                 f"VAE {self.config.vae} here has weights {self._vae.weights_sha256[:12]}…",
                 expected=f"{self.vae_sha256[:12]}…, as planned",
                 fix="give every worker the same weights",
             )
+        config = self.config
+        self._vae.run_on(self.device, config.dtype, batch=config.batch, tiles=config.tiles)
 
     def process(self, task: Task) -> TaskResult:
         rows = task.inputs.to_pylist()
@@ -125,18 +129,32 @@ class EncodeStage:
             return [guard(partial(self._encode_clip, str(path), row)) for row in rows]
 
     def _encode_clip(self, path: str, row: dict[str, Any]) -> Sample:
+        span = span_of(row, self.config, self._vae.shape)
+        try:
+            latent, logvar = self._encode_span(path, row, span)
+        except ModelError as error:  # the VAE is usable: what it refuses now is of this clip
+            raise MediaError(str(error)) from error
+        if not all(np.isfinite(values).all() for values in (latent, logvar) if values is not None):
+            raise MediaError("its latent is not finite", fix="report the file and the VAE")
+        return Sample(latent=latent, logvar=logvar, record=self._record(row))
+
+    def _encode_span(
+        self, path: str, row: dict[str, Any], span: Span
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """The latent float16 `[C, T', h, w]` and, where the set has them, the logarithms of its variance."""
         from tokenizer_stage.vae.pixels import to_video
 
-        span = span_of(row, self.config, self._vae.stride_s)
+        if self._vae.streams and len(span.times_s) > PIECE_FRAMES and not self.config.moments:
+            pieces = (to_video(frames)[None] for frames in read_pieces(self._box, path, row, span))
+            parts = [part[0].half().numpy() for part in self._vae.encode_pieces(pieces)]
+            return np.concatenate(parts, axis=1), None
         frames = read_frames(self._box, path, row, span)  # [T, H, W, 3]
-        latent = self._vae.encode(to_video(frames)[None])[0].half().numpy()  # [C, T', h, w]
-        if not np.isfinite(latent).all():
-            raise MediaError("its latent is not finite", fix="report the file and the VAE")
-        return Sample(latent=latent, record=self._record(row))
+        mode, logvar = self._vae.posterior(to_video(frames)[None])
+        return mode[0].half().numpy(), logvar[0].half().numpy() if self.config.moments else None
 
     def _record(self, row: dict[str, Any]) -> dict[str, Any]:
         """Everything known of a sample but its latent: a function of its plan row."""
-        span = span_of(row, self.config, self._vae.stride_s)
+        span = span_of(row, self.config, self._vae.shape)
         record = {name: row[name] for name in RECORD_COLUMNS}
         return record | {
             "source_width": row["width"],
@@ -161,6 +179,7 @@ class _Encoding:
     config: Config
     executor: Executor
     vae: VaeDescription
+    device: str
     latents: LatentSet
     key: str  # the fingerprint of the stage
     clips: KeptClips
@@ -171,11 +190,12 @@ class _Encoding:
 
     @classmethod
     def of(cls, corpus: Corpus, config: Config, executor: Executor, *, retry_failed: bool) -> "_Encoding":
-        encode, vae = config.encode, describe_vae(config.encode.vae)
-        latents = LatentSet(corpus.storage, encode.name)
+        encode, latents = config.encode, LatentSet(corpus.storage, config.encode.name)
+        vae = usable(describe_vae(encode.vae, dtype=encode.dtype, tiles=encode.tiles), encode)
+        device = device_of(encode, granted(vae.resources, executor, "encode", config.resources.encode))
         stored = latents.state()
         keep_what_is_not_analyzed(corpus, latents, stored)
-        key = fingerprint(encode, STAGE_VERSION, vae.weights_sha256)
+        key = fingerprint(encode, STAGE_VERSION, vae.weights_sha256, device)
         if len(again := to_retry(corpus, stored, every=retry_failed)):
             stored = without_failed(stored, again)
             corpus.record(config, latents.folder, key)
@@ -183,12 +203,13 @@ class _Encoding:
         clips = KeptClips.of(corpus)
         wanted = clips.keys(key)
         settled = settle(stored, latents.shards(), wanted)
-        largest = largest_latent_bytes(encode, vae.channels, vae.stride_t, vae.stride_s)
+        largest = largest_latent_bytes(encode, vae.shape.channels, vae.shape.stride_t, vae.shape.stride_s)
         return cls(
             corpus=corpus,
             config=config,
             executor=executor,
             vae=vae,
+            device=device,
             latents=latents,
             key=key,
             clips=clips,
@@ -214,6 +235,7 @@ class _Encoding:
             resources=granted(given, self.executor, "encode", settings) if todo else given,
             config=self.config.encode,
             vae_sha256=self.vae.weights_sha256,
+            device=self.device,
             limits=self.config.analyze.limits(),
             root=self.corpus.root,
             name=name,
@@ -230,33 +252,30 @@ class _Encoding:
         groups = groups_of(self.corpus, rows["source_id"], self.config.encode.split_by)
         at = rows.schema.get_field_index("group")
         rows = rows.set_column(at, rows.schema.field("group"), groups)
+        of_shards = {shard.name: added(p.sums for p in shard.pieces if p.sums) for shard in shards}
+        sums = {name: one for name, one in of_shards.items() if one}
         state = SetState(
             rows=rows.sort_by([(name, "ascending") for name in ("clip_id", "shard", "offset")]),
             next_shard=self.stored.next_shard + len(shards),
-            info=info_text(self.info()),
+            info=info_text(self.info(rows, sums)),
         )
         if self.latents.is_open() or not _same(state, self.stored):
-            sums = {shard.name: added(p.sums for p in shard.pieces if p.sums) for shard in shards}
-            self.latents.commit(state, {name: one for name, one in sums.items() if one})
+            self.latents.commit(state, sums)
         self.latents.publish_info(state.info)
         sweep(self.latents, state.rows)
         write_sidecars(self.corpus, self.latents, state.rows, self.config.caption.captioner)
         return summary
 
-    def info(self) -> LatentsInfo:
-        encode, vae = self.config.encode, self.vae
-        return LatentsInfo(
-            vae=encode.vae,
-            vae_sha256=vae.weights_sha256,
-            channels=vae.channels,
-            stride_t=vae.stride_t,
-            stride_s=vae.stride_s,
-            mean=vae.mean,
-            std=vae.std,
-            fps=encode.fps,
-            max_frames=encode.max_frames,
-            area_px=encode.area_px,
-        )
+    def info(self, rows: pa.Table, sums: dict[str, ChannelSums]) -> LatentsInfo:
+        """latents.toml of these index rows; where nobody says what is normal for this VAE, by the latents of
+        the set's tars. `sums` are of new ones."""
+        statistics = self.vae.statistics
+        if statistics is None:
+            known = {**self.latents.sums(), **sums}
+            shards = sorted(pc.unique(rows["shard"].drop_null()).to_pylist())
+            total = added(known[shard] for shard in shards if shard in known)
+            statistics = measured(total) if total else None
+        return info_of(self.vae, self.config.encode, self.device, statistics)
 
 
 def _same(one: SetState, other: SetState) -> bool:

@@ -27,6 +27,7 @@ from tokenizer_stage.likeness import LIMIT, unlikeness
 from tokenizer_stage.sharding import KeptClips
 from tokenizer_stage.vae.builtin import VideoVAE
 from tokenizer_stage.vae.evaluate import psnr_db
+from tokenizer_stage.vae.geometry import VaeShape
 from tokenizer_stage.vae.names import load_vae
 from tokenizer_stage.vae.pixels import to_frames, to_video
 from tokenizer_stage.vae.spans import read_frames, span_of
@@ -129,7 +130,7 @@ def _pictures(
             ):
                 verdicts.skip("no filmstrip of its time", row["clip_id"])
                 continue
-            steps = 1 + -(-number // vae.stride_t)  # latent steps that hold the frame
+            steps = _steps_to(number, vae.shape, row["shape"][1])
             first = torch.from_numpy(reader.read_latent(row)[:, :steps]).float()[None]  # [1, C, steps, h, w]
             frame = to_frames(vae.decode(first)[0])[number]  # [H, W, 3]
             levels = unlikeness(frame, decode_jpeg(strip["frames"][0]), record["crop"], clip["crop"])
@@ -147,6 +148,12 @@ def _frame_at(record: Row, time_s: float) -> int:
     return round((time_s - record["first_frame_s"]) * record["fps"])
 
 
+def _steps_to(number: int, shape: VaeShape, steps: int) -> int:
+    """How many of a latent's steps to decode for a frame: as few as the VAE takes that hold it."""
+    enough = (n for n in range(1, steps) if shape.frames_of(n) > number)
+    return next(enough, steps)
+
+
 def _decode_back(
     corpus: Corpus,
     reader: ShardReader,
@@ -158,14 +165,16 @@ def _decode_back(
 ) -> dict[str, Any]:
     """PSNR of stored latents against their source, and errors where a fresh encoding differs."""
     info = reader.info
-    config = EncodeConfig(fps=info.fps, max_frames=info.max_frames, area_px=info.area_px)
+    config = EncodeConfig(
+        fps=info.fps, max_frames=info.max_frames, area_px=info.area_px, patch=info.model.patch
+    )
     count = min(count, len(rows))
     chosen = [rows[n * len(rows) // count] for n in range(count)]
     psnrs_db: list[float] = []
     with Sandbox(corpus.config().analyze.limits()) as box:
         for row in chosen:
             clip = clips[row["clip_id"]]
-            span = span_of(clip, config, info.stride_s)
+            span = span_of(clip, config, vae.shape)
             try:
                 with open_content(clip["uri"], clip["source_id"]) as (path, _):
                     frames = read_frames(box, str(path), clip, span)
@@ -174,7 +183,8 @@ def _decode_back(
                 continue
             video = to_video(frames)[None]  # [1, 3, T, H, W]
             stored = torch.from_numpy(reader.read_latent(row)).float()[None]  # [1, C, T', h, w]
-            drift = ((vae.encode(video) - stored) / vae.std[:, None, None, None]).abs().max().item()
+            fresh = info.normalised(vae.encode(video)[0].numpy())
+            drift = float(np.abs(fresh - info.normalised(stored[0].numpy())).max())
             psnrs_db.append(psnr_db(vae.decode(stored), video))
             if drift > MAX_DRIFT:
                 verdicts.errors[row["clip_id"]] = (

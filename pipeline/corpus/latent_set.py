@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipeline.corpus import tables
 from pipeline.corpus.shards import (
+    BLOCK,
     END,
     INFO_NAME,
     ChannelSums,
@@ -28,6 +29,7 @@ from pipeline.corpus.shards import (
     extent_of,
     info_to_toml,
     joined,
+    padded,
     parse_latent,
     read_info,
 )
@@ -265,6 +267,15 @@ class ShardReader:
     def read_latent(self, row: Mapping[str, Any]) -> np.ndarray:
         """float16 `[C, T, H, W]`, checked."""
         return read_latent(self.storage, row["shard"], row)
+
+    def read_logvar(self, row: Mapping[str, Any]) -> np.ndarray:
+        """The logarithm of the latent's variance, float16 `[C, T, H, W]`, checked; of a set with moments."""
+        if not self.info.model.moments:
+            raise FormatError(f"{self.storage.root} has no variances", fix="framemill encode with moments")
+        offset = row["offset"] + padded(row["nbytes"]) + BLOCK  # a header, and arrays of one size
+        data = self.storage.read_bytes(row["shard"], offset=offset, nbytes=row["nbytes"])
+        check = check_of(self.read_json(row)["logvar_sha256"])
+        return parse_latent(data, row["clip_id"], row["shard"], check, row["shape"])
 
     def read_json(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The sample's record: span, sizes, signals, lineage; in sets of older versions captions too."""

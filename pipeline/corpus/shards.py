@@ -12,7 +12,7 @@ import json
 import tarfile
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,15 +31,37 @@ CHECK_CHARS = 16  # of a latent's sha256, that make its check
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One clip's latent `[C, T, H, W]` float16 and everything known of it; `record["clip_id"]` names it."""
+    """One clip's latent `[C, T, H, W]` float16 and everything known of it; `record["clip_id"]` names it. Of a
+    set with moments, the logarithm of the latent's variance too, of the same shape and type."""
 
     latent: np.ndarray
     record: Mapping[str, Any]
+    logvar: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VaeRecord:
+    """What a set's VAE is, and how it was run: read from the model. `measured` is what was seen of it on a
+    short video (tokenizer_stage/vae/measure.py); what is not in it is not known."""
+
+    kind: str = ""  # its class
+    licence: str = ""  # as its authors state it
+    statistics: str = "published"  # where mean and std are from; or: measured, over this set; unknown
+    frames_first: int = 1  # it takes first + step·k frames; step 0: stride_t
+    frames_step: int = 0
+    sample_range: tuple[float, ...] = (-1.0, 1.0)
+    patch: int = 1  # sides are multiples of stride_s × patch
+    device: str = "cpu"  # class of it; values differ between classes in their last bits
+    dtype: str = "float32"  # of the computation
+    tiles: bool = False
+    moments: bool = False  # a sample has `<key>.logvar.npy` too
+    measured: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentsInfo:
-    """latents.toml: what a set of shards was made with. `mean` and `std` normalise a latent channel."""
+    """latents.toml: what a set of shards was made with. `mean` and `std` normalise a latent channel; of a VAE
+    whose every latent step has its own, they are the steps of the first channel, then of the second, …"""
 
     vae: str
     vae_sha256: str
@@ -53,6 +75,7 @@ class LatentsInfo:
     area_px: int
     dtype: str = "float16"
     format_version: int = FORMAT_VERSION
+    model: VaeRecord = field(default_factory=VaeRecord)
 
     def normalised(self, raw: np.ndarray) -> np.ndarray:
         """Raw latent `[C, T, H, W]` → float32 of mean 0 and deviation 1 in each channel."""
@@ -60,15 +83,21 @@ class LatentsInfo:
             raise FormatError(
                 f"a latent of {raw.shape[0]} channels", expected=f"{self.channels}, as in {INFO_NAME}"
             )
-        return (raw.astype(np.float32) - _by_channel(self.mean)) / _by_channel(self.std)
+        return (raw.astype(np.float32) - self._values(self.mean, raw)) / self._values(self.std, raw)
 
     def denormalised(self, latent: np.ndarray) -> np.ndarray:
         """The inverse of `normalised`: float32 `[C, T, H, W]`, as the VAE decodes it."""
-        return latent.astype(np.float32) * _by_channel(self.std) + _by_channel(self.mean)
+        return latent.astype(np.float32) * self._values(self.std, latent) + self._values(self.mean, latent)
 
-
-def _by_channel(values: Sequence[float]) -> np.ndarray:
-    return np.array(values, np.float32)[:, None, None, None]  # [C, 1, 1, 1]
+    def _values(self, values: Sequence[float], latent: np.ndarray) -> np.ndarray:
+        """`[C, 1 or T, 1, 1]`: one value a channel, or one a step of each channel."""
+        by_step = np.array(values, np.float32).reshape(self.channels, -1)
+        steps = latent.shape[1] if by_step.shape[1] > 1 else 1
+        if steps > by_step.shape[1]:
+            raise FormatError(
+                f"a latent of {steps} steps", expected=f"at most {by_step.shape[1]}, as in {INFO_NAME}"
+            )
+        return by_step[:, :steps, None, None]
 
 
 def sample_key(clip_id: str) -> str:
@@ -91,12 +120,19 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
     if latent.dtype != np.float16 or latent.ndim != 4:
         raise FormatError(f"a latent of {latent.dtype} {latent.shape}", expected="float16 [C, T, H, W]")
     key = sample_key(record["clip_id"])
-    npy = io.BytesIO()
-    np.save(npy, np.ascontiguousarray(latent), allow_pickle=False)
-    digest = sha256_hex(npy.getvalue())
+    npy = npy_bytes(latent)
+    digest = sha256_hex(npy)
     record |= {"key": key, "latent_shape": list(latent.shape), "latent_sha256": digest}
+    if sample.logvar is not None:
+        if (sample.logvar.dtype, sample.logvar.shape) != (latent.dtype, latent.shape):
+            raise FormatError(
+                f"a variance of {sample.logvar.dtype} {sample.logvar.shape}", expected="as the latent"
+            )
+        record["logvar_sha256"] = sha256_hex(npy_bytes(sample.logvar))
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    offset = _add_member(tar, f"{key}.latent.npy", npy.getvalue())
+    offset = _add_member(tar, f"{key}.latent.npy", npy)
+    if sample.logvar is not None:
+        _add_member(tar, f"{key}.logvar.npy", npy_bytes(sample.logvar))
     json_offset = _add_member(tar, f"{key}.json", text)
     return {
         "clip_id": record["clip_id"],
@@ -105,7 +141,7 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
         "key": key,
         "shard": shard,
         "offset": offset,
-        "nbytes": len(npy.getvalue()),
+        "nbytes": len(npy),
         "json_offset": json_offset,
         "json_nbytes": len(text),
         "shape": list(latent.shape),
@@ -125,6 +161,13 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
 def check_of(sha256: str) -> int:
     """The short form of a latent's hash, 64 bits: what a reader of a million samples holds."""
     return int(sha256[:CHECK_CHARS], 16)
+
+
+def npy_bytes(values: np.ndarray) -> bytes:
+    """An array as the bytes of a .npy file."""
+    sink = io.BytesIO()
+    np.save(sink, np.ascontiguousarray(values), allow_pickle=False)
+    return sink.getvalue()
 
 
 def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:

@@ -43,8 +43,9 @@ class Lineage:
             )
 
     def check(self, latents: LatentsInfo, text: TextEncoder, where: str) -> None:
-        """Refuses latents of another VAE or format, and another text encoder."""
-        for name in ("format_version", "vae", "vae_sha256", "channels", "mean", "std"):
+        """Refuses latents of another VAE (other weights, wherever they lie) or format, and another text
+        encoder."""
+        for name in ("format_version", "vae_sha256", "channels", "mean", "std"):
             mine, theirs = getattr(self.latents, name), getattr(latents, name)
             if mine != theirs:
                 raise FormatError(
