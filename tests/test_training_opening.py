@@ -158,7 +158,7 @@ class SlowProxy(FaultyProxy):
 
 
 @pytest.mark.slow
-def test_a_million_samples_on_a_slow_store_are_opened_in_seconds(
+def test_a_million_samples_on_a_slow_store_are_opened_by_a_few_requests(
     server_port: int, s3: pytest.MonkeyPatch
 ) -> None:
     write_synthetic(Storage(f"{BUCKET}/million"), 1_000_000)
@@ -168,5 +168,7 @@ def test_a_million_samples_on_a_slow_store_are_opened_in_seconds(
         requests = sum(proxy.seen.values())
         point_at(s3, server_port)
     assert details["bytes_a_sample"] < 100
-    assert requests < 60
-    assert details["open"]["wall_s"] < 10, details
+    assert requests < 40  # a second of them
+    assert details["open"]["cpu_s"] < 5, (
+        details
+    )  # the rest is the store's, and of whoever shares this machine
