@@ -163,4 +163,5 @@ def test_the_number_type_and_the_grid_are_part_of_the_key_and_the_place_is_not(
     info = ShardReader(f"{root}/latents/default").info
     assert info.model.dtype == "bfloat16"
     assert info.model.measured["dtype_error"] > 0
+    assert not [e for e in verify(Corpus(str(root)), "default", 3)["errors"] if "fresh encoding" in e]
     assert redone(replace(narrow, patch=1))
