@@ -21,5 +21,10 @@ def load_vae(name: str, device: str = "") -> VideoVAE:
         from tokenizer_stage.vae.diffusers import load_diffusers
 
         vae = load_diffusers(argument)
-    vae.run_on(device or ("cuda" if vae.resources.gpus and torch.cuda.is_available() else "cpu"))
+    vae.run_on(device or vae_device(vae))
     return vae
+
+
+def vae_device(vae: VideoVAE) -> str:
+    """Where a VAE runs outside a stage: on a GPU, where there is one and the VAE asks for it."""
+    return "cuda" if vae.resources.gpus and torch.cuda.is_available() else "cpu"
