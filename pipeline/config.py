@@ -14,6 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.rule_grammar import rules_of
 from pipeline.settings import OF_THE_RUN, checked, load, merge, nested, no_key, positive
 
+DTYPES = ("float32", "bfloat16", "float16")  # that a model may compute in
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShotConfig:
@@ -138,14 +140,23 @@ class CaptionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeConfig:
-    """Latent shards (tokenizer_stage/). `max_frames` is 1 + 4k; `area_px` bounds width × height."""
+    """Latent shards (tokenizer_stage/). `area_px` bounds width × height. A clip's first frames are taken, at
+    most `max_frames` and as many as the VAE takes: 1 + 4k of the built-in one."""
 
-    vae: str = "builtin:"
+    vae: str = no_key("builtin:")  # a name; what it is, is the hash of its weights, which is in the key
     name: str = "default"  # of the folder below latents/
-    fps: float = 8.0
+    fps: float = 8.0  # never above the clip's own; 0: the clip's own
     max_frames: int = 17
     area_px: int = 96 * 64
-    samples_per_shard: int = 64
+    patch: int = 2  # sides are whole patches of so many latents, as transformers take them
+    dtype: str = "float32"  # that the VAE computes in, or bfloat16, float16
+    device: str = no_key("")  # cpu or cuda; "": cuda where the stage is given a GPU. Its class is in the key
+    batch: int = 1  # frames at once of a VAE of images; more is faster on a GPU and moves last bits
+    tiles: bool = False  # larger frames in the VAE's own tiles: less memory, other values near their seams
+    moments: bool = False  # the logarithm of each latent's variance too, for training that draws latents
+    clips_per_task: int = no_key(64)  # at most: what a killed worker loses
+    shard_mb: float = no_key(256.0)  # a tar is closed before it grows beyond this; a sample is never split
+    split_by: str = no_key("")  # a manifest's column: sources that agree in it are never on both sides
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
@@ -153,7 +164,22 @@ class EncodeConfig:
                 f"encode.name is {self.name!r}",
                 expected="the name of a folder: letters, digits, '.', '_' and '-', not '.' or '-' first",
             )
-        positive(self, "encode", "fps", "max_frames", "area_px", "samples_per_shard")
+        for name, known in {"dtype": DTYPES, "device": ("", "cpu", "cuda")}.items():
+            if (value := getattr(self, name)) not in known:
+                raise ConfigError(f"encode.{name} is {value!r}", expected=" or ".join(map(repr, known)))
+        if self.fps < 0:
+            raise ConfigError(f"encode.fps is {self.fps}", expected="a rate, or 0 for the clip's own")
+        positive(self, "encode", "max_frames", "area_px", "patch", "batch", "clips_per_task", "shard_mb")
+
+    @classmethod
+    def spelled_out(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The values, none of which is of a key that is gone."""
+        if "samples_per_shard" in values:
+            raise ConfigError(
+                "encode.samples_per_shard is gone: shards are sized by bytes",
+                fix="encode.shard_mb=256, or nothing: that is the default",
+            )
+        return dict(values)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,13 +2,13 @@
 
 In: the environment, as Arrow reads it. Out: boto3's client; words for a refusal. boto3 is slow to import:
 only leases (Arrow sends no conditions), refusals (Arrow hides their codes) and the deletion of many objects
-(Arrow asks five times for each) ask for it. Never: an object's data.
+(Arrow asks five times for each) ask for it, and uploads of what is made meanwhile: Arrow cannot call one off.
 """
 
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -17,6 +17,7 @@ REFUSED = r"HTTP status 40[013]|ACCESS_DENIED|INVALID_|EXPIRED|SKEWED|SIGNATURE|
 EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 UNKNOWN_KEYS = {"InvalidAccessKeyId", "InvalidToken", "SignatureDoesNotMatch", "InvalidClientTokenId"}
 SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
+PART_BYTES = 32 << 20  # of an upload: 10,000 of them, the most there may be, are 320 GB
 
 
 def endpoint() -> str:
@@ -62,6 +63,46 @@ def delete_objects(
         raise OSError(f"{error} (HTTP status {status})") from error
     except BotoCoreError as error:
         raise OSError(str(error)) from error
+
+
+def upload(
+    bucket: str, key: str, pieces: Iterable[bytes | memoryview], *, attempts: int, silence_s: float
+) -> None:
+    """Writes an object from pieces of any size, a part of it in memory at a time. When a piece cannot be
+    made, no object appears, and what was sent is thrown away.
+
+    Raises:
+        OSError: the store refused, or did not answer.
+    """
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = plain_client(attempts=attempts, connect_s=silence_s / 3, silence_s=silence_s)
+    place, held = {"Bucket": bucket, "Key": key}, bytearray()
+    parts: list[dict[str, Any]] = []
+    try:
+        began = client.create_multipart_upload(**place)["UploadId"]
+        try:
+            for piece in pieces:
+                held += piece
+                if len(held) >= PART_BYTES:
+                    parts.append(_part(client, place, began, len(parts) + 1, held))
+                    held = bytearray()
+            if held or not parts:
+                parts.append(_part(client, place, began, len(parts) + 1, held))
+            client.complete_multipart_upload(**place, UploadId=began, MultipartUpload={"Parts": parts})
+        except BaseException:
+            client.abort_multipart_upload(**place, UploadId=began)
+            raise
+    except ClientError as error:
+        status = error.response["ResponseMetadata"].get("HTTPStatusCode")
+        raise OSError(f"{error} (HTTP status {status})") from error
+    except BotoCoreError as error:
+        raise OSError(str(error)) from error
+
+
+def _part(client: Any, place: dict[str, str], began: str, number: int, data: bytearray) -> dict[str, Any]:
+    sent = client.upload_part(**place, UploadId=began, PartNumber=number, Body=bytes(data))
+    return {"ETag": sent["ETag"], "PartNumber": number}
 
 
 def refusal(uri: str, text: str) -> tuple[str, str]:

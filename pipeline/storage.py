@@ -8,7 +8,7 @@ Retries are those of Arrow's S3 client: it tries each request S3_ATTEMPTS times 
 SlowDown, timeouts, refused or dropped connections and answers that break off, with exponential back-off
 and jitter (at most 20 s between two), and gives up at once on 403 and 404. A loop around whole calls
 would multiply the two, and start a multipart upload over for one lost part. One fault it does not try
-again: a 5xx whose text is longer than the few bytes that were asked for; such reads `_read` tries again.
+again: a 5xx whose text is longer than the few bytes that were asked for; such reads `read_with` tries again.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -29,13 +30,25 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pipeline.errors import FramemillError, MediaError, StorageError, is_environment
+from pipeline.errors import StorageError
 from pipeline.names import FileInfo, Tree, is_nameable, readable, walk
-from pipeline.s3 import REFUSED, delete_objects, endpoint, refusal
+from pipeline.s3 import REFUSED, delete_objects, endpoint, refusal, upload
 
 T = TypeVar("T")
 V = TypeVar("V")
 Buffer = bytes | memoryview
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """`nbytes` bytes that are made while they are written."""
+
+    nbytes: int
+    pieces: Callable[[], Iterator[Buffer]]
+
+    def __len__(self) -> int:
+        return self.nbytes
+
 
 TEMP_PREFIX = ".tmp-"  # unfinished writes; listed never, swept by `sweep_temporary`
 S3_ATTEMPTS = 10  # a request; about a minute of back-off in all, and 5 % failing requests never get there
@@ -47,7 +60,7 @@ READERS = 16  # requests at once: a store that answers slowly answers many
 S3_SILENCE_S = 30.0  # an attempt without a byte for so long has failed; the default 3 s suits an idle store
 
 
-def sha256_hex(data: bytes | memoryview) -> str:
+def sha256_hex(data: Buffer) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
@@ -122,10 +135,10 @@ def commit(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def commit_bytes(path: Path, data: Buffer) -> None:
+def commit_bytes(path: Path, data: Buffer | Stream) -> None:
     """Writes `data` to a local `path`: all of it or nothing; StorageError when it cannot be written."""
-    with commit(path) as temporary, storage_errors("write", str(path)):
-        temporary.write_bytes(data)
+    with commit(path) as temporary, storage_errors("write", str(path)), open(temporary, "wb") as file:
+        file.writelines(data.pieces() if isinstance(data, Stream) else (data,))
 
 
 def read_parquet(source: pa.NativeFile, columns: Sequence[str] | None = None) -> pa.Table:
@@ -191,9 +204,11 @@ class Storage:
         def read(stream: pa.NativeFile) -> bytes:
             return stream.read() if nbytes is None else stream.read_at(nbytes, offset)
 
-        return self._read(rel, read)
+        return self.read_with(rel, read)
 
-    def _read(self, rel: str, read: Callable[[pa.NativeFile], T]) -> T:
+    def read_with(self, rel: str, read: Callable[[pa.NativeFile], T]) -> T:
+        """What `read` makes of the opened file."""
+
         def opened_and_read() -> T:
             with (
                 storage_errors("read", f"{self.root}/{rel}"),
@@ -203,21 +218,29 @@ class Storage:
 
         return tried_again(opened_and_read)
 
+    def open_file(self, rel: str) -> pa.NativeFile:
+        """The file, to read at places; it asks the store for its size once."""
+        with storage_errors("read", f"{self.root}/{rel}"):
+            return self._fs.open_input_file(self._path(rel))
+
     def read_columns(self, rel: str, columns: Sequence[str]) -> pa.Table:
         """Some columns of a Parquet file; the bytes of the others are not read."""
-        return self._read(rel, lambda stream: read_parquet(stream, columns))
+        return self.read_with(rel, lambda stream: read_parquet(stream, columns))
 
     def column_names(self, rel: str) -> list[str]:
         """The columns of a Parquet file."""
-        return self._read(rel, lambda stream: pq.read_schema(stream).names)
+        return self.read_with(rel, lambda stream: pq.read_schema(stream).names)
 
-    def write_bytes(self, rel: str, data: Buffer) -> None:
+    def write_bytes(self, rel: str, data: Buffer | Stream) -> None:
         """Commits `data` under `rel`: all of it or nothing."""
         path = self._path(rel)
         self._writes[rel] += 1
         with storage_errors("write", f"{self.root}/{rel}"):
             if isinstance(self._fs, pafs.LocalFileSystem):
                 commit_bytes(Path(path), data)
+            elif isinstance(data, Stream):  # Arrow would complete an upload whose source broke off
+                bucket, _, key = path.partition("/")
+                upload(bucket, key, data.pieces(), attempts=S3_ATTEMPTS, silence_s=S3_SILENCE_S)
             else:
                 with self._fs.open_output_stream(path) as stream:
                     stream.write(data)
@@ -317,24 +340,6 @@ def storage_errors(action: str, uri: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise _storage_error(action, uri, error) from error
-
-
-@contextmanager
-def source_errors(uri: str) -> Iterator[None]:
-    """As `storage_errors("read", uri)`, of a file that is an item: one that is missing, or that this user may
-    not read, is a MediaError. What a store refuses is not the item's fault: credentials expire."""
-    try:
-        yield
-    except OSError as error:
-        raise _source_error(uri, error) from error
-
-
-def _source_error(uri: str, error: OSError) -> FramemillError:
-    if isinstance(error, FileNotFoundError):
-        return MediaError("no such file")
-    if is_remote(uri) or is_environment(error):
-        return _storage_error("read", uri, error)
-    return MediaError(f"cannot be read: {error.strerror or error}")
 
 
 def _file_info(info: pafs.FileInfo, *, remote: bool) -> FileInfo:

@@ -16,14 +16,14 @@ from typing import IO, TypeVar
 import pyarrow.fs as pafs
 
 from pipeline import tars
-from pipeline.errors import MediaError, StorageError
+from pipeline.errors import FramemillError, MediaError, StorageError, is_environment
 from pipeline.names import FileInfo
 from pipeline.storage import (
     Storage,
     _file_info,
     _filesystem,
+    _storage_error,
     is_remote,
-    source_errors,
     storage_errors,
     tried_again,
 )
@@ -196,3 +196,21 @@ def _copy_member(tar: str, name: str, target: Path) -> None:
             raise MediaError(f"cut off inside {name}")
 
     read_range(tar, copy)
+
+
+@contextmanager
+def source_errors(uri: str) -> Iterator[None]:
+    """As `storage_errors("read", uri)`, of a file that is an item: one that is missing, or that this user may
+    not read, is a MediaError. What a store refuses is not the item's fault: credentials expire."""
+    try:
+        yield
+    except OSError as error:
+        raise _source_error(uri, error) from error
+
+
+def _source_error(uri: str, error: OSError) -> FramemillError:
+    if isinstance(error, FileNotFoundError):
+        return MediaError("no such file")
+    if is_remote(uri) or is_environment(error):
+        return _storage_error("read", uri, error)
+    return MediaError(f"cannot be read: {error.strerror or error}")

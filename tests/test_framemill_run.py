@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,17 +21,16 @@ from captioner.recaption import RecaptionStage, caption_tasks
 from framemill import main
 from pipeline.config import AnalyzeConfig, CaptionConfig, EncodeConfig
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.shards import LatentSet
+from pipeline.corpus.latent_set import ShardReader
 from pipeline.engine.stage import Stage, Task
 from pipeline.stages.analyze import AnalyzeStage
-from pipeline.storage import Storage
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage.encode import EncodeStage
-from tokenizer_stage.sharding import KeptClips, plan_shards
+from tokenizer_stage.sharding import KeptClips, plan_pieces
 from tokenizer_stage.vae.names import load_vae
 
 SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
-SHARDS = ["--set", "encode.samples_per_shard=4"]
+SHARDS = ["--set", "encode.clips_per_task=4"]
 
 
 @pytest.fixture(scope="module")
@@ -173,19 +173,26 @@ def test_a_killed_driver_leaves_nothing_half_written(
     time.sleep(after_s)
     os.killpg(driver.pid, signal.SIGKILL)
     driver.wait()
-    complete, latents = contents(done), LatentSet(Storage(str(out)), "default")
-    shards = {row for key in latents.part_keys() for row in latents.part(key)["shard"].to_pylist()}
-    for name, data in contents(out).items():  # what bears a final name is whole; a tar by its part
-        if (name.endswith(".parquet") and name in complete) or Path(name).name in shards:
+    complete = contents(done)
+    for name, data in contents(out).items():  # what bears a final name is whole
+        if name.endswith((".parquet", ".tar")) and name in complete:
             assert data == complete[name], name
     assert run(raw, out) == 0
     assert contents(out) == complete
 
 
+def latents(corpus: Path) -> dict[str, bytes]:
+    """Clip id → its latent, of the set that the index tells of."""
+    reader = ShardReader(str(corpus / "latents" / "default"))
+    return {row["clip_id"]: reader.read_latent(row).tobytes() for row in reader.rows()}
+
+
 def test_ten_lines_of_webdataset_read_the_shards(done: Path) -> None:
     import webdataset
 
-    shards = sorted(str(p) for p in (done / "latents" / "default").glob("*.tar"))
+    folder = done / "latents" / "default"
+    said = {row["latent_key"]: row for row in pq.read_table(folder / "captions.parquet").to_pylist()}
+    shards = sorted(str(p) for p in folder.glob("*.tar"))
     samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
     kept = [r for r in Corpus(str(done)).judged().to_pylist() if r["status"] == "kept"]
     assert sorted(s["json"]["clip_id"] for s in samples) == [r["clip_id"] for r in kept]
@@ -193,12 +200,13 @@ def test_ten_lines_of_webdataset_read_the_shards(done: Path) -> None:
         latent, facts = found["latent.npy"], found["json"]
         assert latent.dtype == np.float16
         assert list(latent.shape) == facts["latent_shape"]
-        assert facts["captions"]["detailed"]
+        assert said[facts["latent_key"]]["clip_id"] == facts["clip_id"]
+        assert said[facts["latent_key"]]["detailed"]
 
 
 def test_every_table_reads_with_plain_parquet(done: Path) -> None:
     parts = list(done.rglob("*.parquet"))
-    assert {p.parent.name for p in parts} >= {"sources", "clips", "strips", "builtin", "parts"}
+    assert {p.parent.name for p in parts} >= {"sources", "clips", "strips", "builtin", "default"}
     for part in parts:
         assert pq.read_table(part).num_rows >= 0
 
@@ -207,12 +215,12 @@ def test_a_row_that_killed_its_worker_is_a_failed_row(done: Path) -> None:
     corpus = Corpus(str(done))
     analyzed = AnalyzeStage(AnalyzeConfig())
     captioned = RecaptionStage(corpus.root, CaptionConfig())
-    vae = load_vae("builtin:").weights_sha256
+    vae, clips = load_vae("builtin:").weights_sha256, KeptClips.of(corpus)
     encoded = EncodeStage(config=EncodeConfig(), vae_sha256=vae)
     tasks: list[tuple[Stage, Task]] = [
         (analyzed, Task(key="k", inputs=corpus.inputs()[:2])),
         (captioned, caption_tasks(corpus, "none", "f" * 16, 4)[0]),
-        (encoded, plan_shards(KeptClips.of(corpus, "builtin:"), 64, "f" * 16).tasks[0]),
+        (encoded, plan_pieces(clips, clips.keys("f" * 16), np.arange(8), per_task=64, latent_bytes=1)[0]),
     ]
     for stage, task in tasks:
         stage.setup()
@@ -251,23 +259,24 @@ def test_only_what_failed_is_decoded_again(
     assert again.sources().equals(undisturbed.sources())
     assert again.clips().equals(undisturbed.clips())
     assert again.strips().equals(undisturbed.strips())
-    assert contents(out / "latents") == contents(done / "latents")
+    assert latents(out) == latents(done)
 
 
-def test_a_shard_tried_again_keeps_its_good_latents(raw: Path, done: Path, tmp_path: Path) -> None:
+def test_what_failed_is_tried_again_into_a_tar_of_its_own(raw: Path, done: Path, tmp_path: Path) -> None:
     videos = sorted((raw / "videos").glob("*.mp4"))
     corpus = copy_of(done, tmp_path)
-    one_shard = ["--set", "encode.samples_per_shard=64", "--max-failed", "0.5"]
-    assert main(["encode", str(corpus), *one_shard]) == 0
-    wanted = contents(corpus / "latents")
-    for path in [*(corpus / "latents").rglob("*.parquet"), *(corpus / "latents").rglob("*.tar")]:
-        path.unlink()
+    wanted = latents(corpus)
+    shutil.rmtree(corpus / "latents")
     with garbage(videos[2]):
-        assert main(["encode", str(corpus), *one_shard]) == 0
-    assert contents(corpus / "latents") != wanted
+        assert main(["encode", str(corpus), "--max-failed", "0.5"]) == 0
+    first = {path.name: path.read_bytes() for path in (corpus / "latents").rglob("*.tar")}
+    assert latents(corpus).items() < wanted.items()
     with garbage(videos[1], videos[3]):
-        assert main(["encode", str(corpus), *one_shard, "--retry-failed"]) == 0
-    assert contents(corpus / "latents") == wanted
+        assert main(["encode", str(corpus), "--max-failed", "0.5", "--retry-failed"]) == 0
+    assert latents(corpus) == wanted
+    assert (
+        first.items() < {path.name: path.read_bytes() for path in (corpus / "latents").rglob("*.tar")}.items()
+    )
 
 
 def test_the_exit_code_follows_the_limit(raw: Path, done: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from pipeline.uris import local_path, stat
 
 pytestmark = pytest.mark.slow
 SMALL = ["--set", "analyze.sources_per_task=2", "--set", "caption.clips_per_task=4"]
-SHARDS = ["--set", "encode.samples_per_shard=4", "--max-failed", "0.5"]
+SHARDS = ["--set", "encode.clips_per_task=4", "--max-failed", "0.5"]
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ import pytest
 
 from framemill import main
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.lease import PREFIX, STALE_S, Holder, Lease, held, take
-from pipeline.corpus.lease_stores import S3Leases
 from pipeline.errors import StorageError, UsageError
+from pipeline.lease.lease import PREFIX, STALE_S, Holder, Lease, held, take
+from pipeline.lease.lease_stores import S3Leases
 from pipeline.storage import Storage
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 

@@ -14,6 +14,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "pipeline.children",
     "pipeline.engine",
     "pipeline.operation",
+    "pipeline.lease",
     "pipeline.corpus",
     "pipeline.sources",
     "pipeline.media",
@@ -43,7 +44,7 @@ LIBRARIES = {  # where a library may be imported; what stands here is imported n
     "open_clip": "captioner/",
     "diffusers": "tokenizer_stage/vae/diffusers.py",
     "boto3": "pipeline/s3.py",
-    "botocore": ("pipeline/s3.py", "pipeline/corpus/lease_stores.py"),
+    "botocore": ("pipeline/s3.py", "pipeline/lease/lease_stores.py"),
 }
 FILES = [*sorted(p for name in PACKAGES for p in (ROOT / name).rglob("*.py")), ROOT / "framemill.py"]
 

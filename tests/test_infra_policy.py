@@ -23,7 +23,7 @@ from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 POLICY = Path(__file__).resolve().parents[1] / "infra" / "policy" / "s3-access.json"
 ARN = "arn:aws:s3:::"
 RAW, CORPUS = "s3://SOURCES/raw", "s3://CORPUS/corpus"  # as in the policy
-SETTINGS = ["--set", "encode.samples_per_shard=4", "--workers", "1"]
+SETTINGS = ["--set", "encode.clips_per_task=4", "--workers", "1"]
 MULTIPART_BYTES = 25_000_000
 OF_AN_UPLOAD = {"uploads", "uploadId", "partNumber"}
 

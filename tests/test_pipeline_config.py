@@ -130,8 +130,9 @@ REFUSED = [
     "analyze.shots=3",
     "encode.vae.x=1",
     "encode.fps=07:32:00",
-    "encode.fps=0",
-    "encode.samples_per_shard=0",
+    "encode.fps=-1",
+    "encode.clips_per_task=0",
+    "encode.shard_mb=0",
     "encode.name=../x",
     "encode.name=a/b",
     "encode.name=.hidden",
@@ -246,3 +247,13 @@ def test_what_is_accepted_is_read_back(values: dict[str, Any]) -> None:
         of_the_run = {f.name: getattr(Config(), f.name) for f in dataclasses.fields(Config) if f.metadata}
         assert load_config(str(path)) == dataclasses.replace(config, **of_the_run)
         assert fingerprint(load_config(str(path))) == fingerprint(config)
+
+
+def test_a_corpus_of_the_time_when_shards_were_counted_is_read(tmp_path: Path) -> None:
+    corpus = Corpus(str(tmp_path))
+    corpus.record(Config(), "analyze", "a" * 16)
+    text = (tmp_path / "corpus.toml").read_text()
+    (tmp_path / "corpus.toml").write_text(text.replace("[encode]", "[encode]\nsamples_per_shard = 64"))
+    assert Corpus(str(tmp_path)).config() == Config()
+    with pytest.raises(ConfigError, match="shard_mb"):
+        load_config(None, ["encode.samples_per_shard=64"])

@@ -6,32 +6,14 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import webdataset
 
 from pipeline.corpus import tables
-from pipeline.corpus.shards import (
-    INDEX_NAME,
-    INFO_NAME,
-    LatentSet,
-    LatentsInfo,
-    Sample,
-    ShardReader,
-    info_to_toml,
-    write_shard,
-)
+from pipeline.corpus.latent_set import INDEX_NAME, ShardReader
+from pipeline.corpus.shards import INFO_NAME, LatentsInfo, Sample, info_to_toml, write_shard
 from pipeline.errors import FormatError
 from pipeline.storage import Storage
-from tokenizer_stage.sharding import (
-    CAPTION_COLUMNS,
-    CLIP_COLUMNS,
-    SOURCE_COLUMNS,
-    KeptClips,
-    ShardPlan,
-    plan_shards,
-    shard_count,
-)
 
 INFO = LatentsInfo(
     vae="builtin:",
@@ -71,29 +53,6 @@ def folder(tmp_path: Path) -> Path:
     storage.write_bytes(INFO_NAME, info_to_toml(INFO))
     storage.write_bytes(INDEX_NAME, tables.to_parquet(tables.from_rows(rows, tables.INDEX)))
     return tmp_path
-
-
-def test_a_latent_set_is_readable_once_it_is_closed(tmp_path: Path) -> None:
-    storage = Storage(str(tmp_path))
-    latents = LatentSet(storage, "small")
-    for number, shard in enumerate(("shard-000001.tar", "shard-000000.tar")):
-        data, rows = write_shard([make_sample(number)], shard)
-        storage.write_bytes(latents.shard_path(shard), data)
-        storage.write_bytes(
-            latents.part_path(f"p{number}"), tables.to_parquet(tables.from_rows(rows, tables.INDEX))
-        )
-    assert latents.is_open()
-    assert latents.index().num_rows == 0
-    assert (latents.shards(), latents.part_keys()) == (["shard-000000.tar", "shard-000001.tar"], ["p0", "p1"])
-
-    latents.close(["p1", "p0"], INFO)
-    assert latents.index().equals(ShardReader(str(tmp_path / latents.folder)).everything)
-    assert latents.index()["clip_id"].to_pylist() == sorted(make_sample(n).record["clip_id"] for n in (0, 1))
-    assert LatentSet.around(storage, latents.index_path) == latents
-
-    latents.open()
-    with pytest.raises(FormatError, match="no latent set"):
-        ShardReader(str(tmp_path / latents.folder))
 
 
 def test_the_order_of_samples_does_not_change_a_byte() -> None:
@@ -159,57 +118,3 @@ def test_only_float16_of_four_dimensions_is_stored() -> None:
     sample = make_sample(0)
     with pytest.raises(FormatError, match="float16"):
         write_shard([Sample(latent=sample.latent.astype(np.float32), record=sample.record)], "s.tar")
-
-
-def plan_row(number: int, **changes: object) -> dict[str, object]:
-    row: dict[str, object] = dict.fromkeys(CLIP_COLUMNS)
-    row |= {"clip_id": f"{number:016x}-0-1000", "source_id": f"{number:016x}", "crop": [0, 0, 96, 64]}
-    return row | {"uri": f"/v/{number}.mp4", "short": "a", "detailed": "b", "original": None} | changes
-
-
-def plan(
-    rows: list[dict[str, object]], samples_per_shard: int, fingerprint: str, first: int = 1
-) -> ShardPlan:
-    """The plan of such rows, whose captions and sources come in their order, or (-1) in the other."""
-    clips = pa.Table.from_pylist(
-        [{n: row[n] for n in CLIP_COLUMNS} for row in rows],
-        pa.schema([tables.CLIPS.field(n) for n in CLIP_COLUMNS]),
-    )
-    known = {f.name: f for schema in (tables.SOURCES, tables.CAPTIONS, tables.INPUTS) for f in schema}
-
-    def columns(*names: str) -> pa.Table:
-        schema = pa.schema([known[name] for name in names])
-        return pa.Table.from_pylist([{n: row.get(n) for n in names} for row in rows[::first]], schema)
-
-    captions = columns("clip_id", *CAPTION_COLUMNS)
-    return plan_shards(KeptClips(clips, captions, columns(*SOURCE_COLUMNS)), samples_per_shard, fingerprint)
-
-
-def test_every_clip_is_planned_once_whatever_the_order() -> None:
-    rows = [plan_row(n) for n in range(300)]
-    tasks = plan(rows, 16, "f" * 16).tasks
-    planned = [c for task in tasks for c in task.inputs["clip_id"].to_pylist()]
-    assert sorted(planned) == sorted(str(row["clip_id"]) for row in rows)
-    assert all(len(set(task.inputs["shard"].to_pylist())) == 1 for task in tasks)
-    assert list(plan(rows, 16, "f" * 16, first=-1).tasks.keys()) == [t.key for t in tasks]
-
-
-def test_one_clip_more_changes_one_shard() -> None:
-    rows = [plan_row(n) for n in range(300)]
-    before = set(plan(rows[:-1], 16, "f" * 16).tasks.keys())
-    after = set(plan(rows, 16, "f" * 16).tasks.keys())
-    assert len(after - before) == 1
-
-
-def test_keys_follow_what_is_encoded_and_nothing_else() -> None:
-    def key(fingerprint: str = "f" * 16, **changes: object) -> str:
-        return plan([plan_row(1, **changes)], 16, fingerprint).tasks[0].key
-
-    assert key(short="another caption", uri="/moved.mp4") == key()
-    assert key(crop=[0, 2, 96, 60]) != key()
-    assert key(fingerprint="e" * 16) != key()
-
-
-@pytest.mark.parametrize(("clips", "shards"), [(1, 1), (64, 1), (65, 2), (129, 4), (1000, 16)])
-def test_shard_count_is_the_power_of_two_that_holds_the_clips(clips: int, shards: int) -> None:
-    assert shard_count(clips, 64) == shards

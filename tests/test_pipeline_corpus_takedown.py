@@ -12,13 +12,13 @@ import pytest
 
 import framemill
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.shards import ShardReader
+from pipeline.corpus.latent_set import ShardReader
 from pipeline.corpus.takedown import take_down, traces
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 from tokenizer_stage import encode as encode_module
 from tokenizer_stage.verify import verify
 
-SMALL = ["--set", "encode.samples_per_shard=4", "--set", "analyze.sources_per_task=2"]
+SMALL = ["--set", "encode.clips_per_task=4", "--set", "analyze.sources_per_task=2"]
 LATENTS = "latents/default"
 
 
@@ -76,12 +76,13 @@ def test_provenance_reaches_sources_captions_and_shards(done: Path) -> None:
     assert len(set(own.values())) == len(own) > 3
     for part in (done / "captions" / "builtin").glob("*.parquet"):
         assert all(own[r["clip_id"][:16]] == r["original"] for r in pq.read_table(part).to_pylist())
-    reader = ShardReader(str(done / LATENTS))
-    for row in reader.rows():
-        record = reader.read_json(row)
-        assert record["captions"]["original"] == own[row["source_id"]]
-        assert (record["licence"], record["tags"]) == ("CC0", ["a", "b"])
-        assert record["attributes"]["shot_by"].startswith("N°")
+    captions = {r["clip_id"]: r for r in pq.read_table(done / LATENTS / "captions.parquet").to_pylist()}
+    for row in ShardReader(str(done / LATENTS)).rows():
+        said = captions[row["clip_id"]]
+        assert said["original"] == own[row["source_id"]]
+        assert (said["licence"], said["tags"]) == ("CC0", ["a", "b"])
+        assert json.loads(said["attributes"])["shot_by"].startswith("N°")
+        assert said["short"]
 
 
 def test_a_changed_manifest_decodes_nothing_and_gives_the_bytes_of_a_fresh_run(
@@ -163,7 +164,7 @@ def test_a_killed_takedown_is_hidden_at_once_and_finished_by_the_same_command(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.corpus.takedown._erase_from_tar", killed)
+        patch.setattr("pipeline.corpus.takedown._erase_from_set", killed)
         with pytest.raises(KeyboardInterrupt):
             take_down(Corpus(str(root)), [source_id])
     corpus = Corpus(str(root))

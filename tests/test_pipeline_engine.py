@@ -282,7 +282,7 @@ def test_resuming_makes_the_parts_of_an_undisturbed_run() -> None:
 @pytest.mark.slow
 def test_a_run_leaves_the_same_bytes_for_any_number_of_workers(tmp_path: Path) -> None:
     words = ["run", str(ROOT / "infra" / "media"), "--set", "analyze.sources_per_task=1"]
-    words += ["--set", "caption.clips_per_task=1", "--set", "encode.samples_per_shard=2"]
+    words += ["--set", "caption.clips_per_task=1", "--set", "encode.clips_per_task=2"]
     corpus, hashes = tmp_path / "corpus", []
     for workers in (1, 2, 3):
         command = [sys.executable, "-m", "framemill", *words, "--out", str(corpus)]

@@ -10,7 +10,8 @@ import pytest
 
 from pipeline.errors import MediaError
 from pipeline.operation.reasons import EXAMPLES, by_class, failures_of, of_column, reason_class
-from pipeline.storage import source_errors, storage_errors
+from pipeline.storage import storage_errors
+from pipeline.uris import source_errors
 
 FOLDERS = ("/data/raw", "/mnt/my videos", "s3://bucket/no such file", "clips", "C:\\films", "https://h:80/v1")
 NAMES = (

@@ -62,7 +62,7 @@ def test_after_a_jump_back_a_latent_is_of_its_own_pictures(tmp_path: Path) -> No
     assert main(["judge", str(root), "--set", "judge.preset=keep-all", *QUIET]) == 0
     corpus = Corpus(str(root))
     assert corpus.sources()["clock_jumps"].to_pylist() == [1]
-    clips = sorted(KeptClips.of(corpus, "").rows().to_pylist(), key=lambda clip: clip["start_s"])
+    clips = sorted(KeptClips.of(corpus).rows().to_pylist(), key=lambda clip: clip["start_s"])
     assert len(clips) == 3
     with Sandbox() as box:
         for clip in clips:

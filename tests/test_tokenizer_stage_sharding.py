@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -14,16 +15,7 @@ from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, Corpus
 from pipeline.engine.stage import Task
 from pipeline.engine.tasks import part_key
-from pipeline.settings import fingerprint
-from tokenizer_stage.sharding import (
-    CAPTION_COLUMNS,
-    CLIP_COLUMNS,
-    LATENT_COLUMNS,
-    PROVENANCE_COLUMNS,
-    planned_shards,
-    shard_count,
-    shard_name,
-)
+from tokenizer_stage.sharding import CLIP_COLUMNS, KeptClips, plan_pieces
 
 PRINT = "0123456789abcdef"
 Row = dict[str, Any]
@@ -97,37 +89,16 @@ def random_corpus(root: Path, draw: random.Random) -> Corpus:
     return corpus
 
 
-def plain_shards(corpus: Corpus, captioner: str, samples_per_shard: int, encode_print: str) -> list[Plan]:
+def plain_pieces(corpus: Corpus, per_task: int) -> list[list[Row]]:
     """One clip after another, in dicts."""
     kept = {row["clip_id"] for row in corpus.judged().to_pylist() if row["status"] == "kept"}
     facts: dict[str, Row] = {}
     for row in corpus.sources().to_pylist():
         if row["source_id"]:
-            facts.setdefault(
-                row["source_id"], {n: row[n] for n in ("uri", "clock_jumps", *PROVENANCE_COLUMNS)}
-            )
-    captions: dict[str, Row] = {}
-    for name in corpus.sets("captions"):
-        for row in corpus.captions(name).to_pylist():
-            if row["status"] == "ok" and row["captioner"] == captioner:
-                captions[row["clip_id"]] = row
+            facts.setdefault(row["source_id"], {n: row[n] for n in ("uri", "clock_jumps")})
     clips = [row for row in corpus.clips().to_pylist() if row["clip_id"] in kept]
-    by_shard: dict[str, list[Row]] = {}
-    for clip in clips:
-        shard = shard_name(clip["clip_id"], shard_count(len(clips), samples_per_shard))
-        row = {n: clip[n] for n in CLIP_COLUMNS}
-        row["latent_key"] = fingerprint(encode_print, {n: row[n] for n in LATENT_COLUMNS})
-        caption = captions.get(clip["clip_id"], {})
-        row |= {"shard": shard} | {n: caption.get(n) for n in CAPTION_COLUMNS} | facts[clip["source_id"]]
-        by_shard.setdefault(shard, []).append(row)
-    tasks = []
-    for shard, rows in sorted(by_shard.items()):
-        hashes = []
-        for row in rows:
-            known = {n: row[n] for n in PROVENANCE_COLUMNS if row[n] is not None}
-            hashes.append(fingerprint({n: row[n] for n in CLIP_COLUMNS} | known))
-        tasks.append((part_key(encode_print, [shard, *hashes]), without_nulls(rows)))
-    return tasks
+    rows = [{n: clip[n] for n in CLIP_COLUMNS} | facts[clip["source_id"]] for clip in clips]
+    return [without_nulls(rows[start : start + per_task]) for start in range(0, len(rows), per_task)]
 
 
 def plain_caption_tasks(corpus: Corpus, name: str, caption_print: str, per_task: int) -> list[Plan]:
@@ -163,20 +134,51 @@ def plain(tasks: Iterable[Task]) -> list[Plan]:
 def test_plans_are_those_of_a_plain_program(tmp_path: Path, seed: int) -> None:
     draw = random.Random(seed)
     corpus = random_corpus(tmp_path, draw)
-    config, size = Config(), draw.choice([1, 3, 64])
-    config = Config(encode=type(config.encode)(samples_per_shard=size))
-    shards = planned_shards(corpus, config, "f" * 16)
-    assert plain(shards.tasks) == plain_shards(corpus, "builtin:", size, "f" * 16)
-    assert list(shards.shard_of) == list(shards.tasks.keys())
-    assert [t.inputs["shard"][0].as_py() for t in shards.tasks] == list(shards.shard_of.values())
+    size = draw.choice([1, 3, 64])
+    clips = KeptClips.of(corpus)
+    tasks = plan_pieces(clips, clips.keys(PRINT), np.arange(len(clips)), per_task=size, latent_bytes=1)
+    rows = [task.inputs.drop_columns(["latent_key"]).to_pylist() for task in tasks]
+    assert [without_nulls(some) for some in rows] == plain_pieces(corpus, size)
+    assert len({*tasks.keys()}) == len(tasks)
     captions = caption_tasks(corpus, "one", "e" * 16, size)
     assert plain(captions) == plain_caption_tasks(corpus, "one", "e" * 16, size)
 
 
 def test_a_task_list_without_what_is_done(tmp_path: Path) -> None:
-    corpus = random_corpus(tmp_path, random.Random(3))
-    tasks = planned_shards(corpus, Config(), "f" * 16).tasks
+    clips = KeptClips.of(random_corpus(tmp_path, random.Random(3)))
+    tasks = plan_pieces(clips, clips.keys(PRINT), np.arange(len(clips)), per_task=2, latent_bytes=1)
     first, *rest = tasks.keys()
     left = tasks.without({first, "another"})
     assert (len(left), list(left.keys())) == (len(rest), rest)
     assert plain(left) == plain(list(tasks)[1:]) == plain(tasks[1:])
+
+
+def test_a_key_follows_what_decides_a_latent_and_nothing_else(tmp_path: Path) -> None:
+    clips = KeptClips.of(random_corpus(tmp_path, random.Random(5)))
+    before = clips.keys(PRINT).to_pylist()
+    assert len(set(before)) == len(before) > 2
+    assert not set(before) & set(clips.keys("f" * 16).to_pylist())
+    rows = clips.clips.to_pylist()
+    changes: Row = {
+        "source_id": "x",
+        "kind": "image",
+        "start_s": 1e-9,
+        "end_s": 99.5,
+        "fps": None,
+        "width": 98,
+    }
+    changes |= {"height": 62, "crop": [0, 0, 96, 60], "phash": [1], "signals": {"motion": 0.9}}
+    for name, value in changes.items():
+        changed = [rows[0] | {name: value}, *rows[1:]]
+        table = pa.Table.from_pylist(changed, clips.clips.schema)
+        keys = KeptClips(table, clips.sources).keys(PRINT).to_pylist()
+        assert keys[1:] == before[1:], name
+        assert (keys[0] == before[0]) == (name == "signals"), name
+
+
+def test_keys_do_not_depend_on_how_a_table_lies(tmp_path: Path) -> None:
+    clips = KeptClips.of(random_corpus(tmp_path, random.Random(5)))
+    cut = pa.concat_tables([clips.clips.slice(0, 1), clips.clips.slice(1)])
+    assert KeptClips(cut, clips.sources).keys(PRINT).equals(clips.keys(PRINT))
+    alone = KeptClips(clips.clips.slice(1, 2), clips.sources).keys(PRINT)
+    assert alone.equals(clips.keys(PRINT).slice(1, 2))

@@ -123,6 +123,19 @@ def test_saved_weights_load_to_the_same_latents(vae: BuiltinVAE, tmp_path: Path)
     torch.testing.assert_close(once.encode(video), vae.encode(video), rtol=0, atol=0.02)  # float16 weights
 
 
+@pytest.mark.parametrize("lengths", [[1], [1, 4], [3, 1, 9, 8], [60, 5], [65], [2, 30, 33]])
+def test_pieces_of_any_lengths_equal_the_whole(vae: BuiltinVAE, lengths: list[int]) -> None:
+    video = smooth_video(11, frames=sum(lengths))
+    parts = list(vae.encode_pieces(video.split(lengths, dim=2)))
+    assert len(parts) > len(lengths) // 2
+    torch.testing.assert_close(torch.cat(parts, dim=2), vae.encode(video), rtol=0, atol=1e-5)
+
+
+def test_pieces_of_a_wrong_number_of_frames_are_refused(vae: BuiltinVAE) -> None:
+    with pytest.raises(ModelError, match=r"6 frames; expected 1 \+ 4k"):
+        list(vae.encode_pieces(smooth_video(12, frames=6).split(2, dim=2)))
+
+
 @pytest.mark.parametrize("frames", [2, 4, 16])
 def test_frames_other_than_1_plus_4k_are_refused(vae: BuiltinVAE, frames: int) -> None:
     with pytest.raises(ModelError, match=r"1 \+ 4k"):
@@ -133,7 +146,7 @@ def test_sizes_off_the_grid_are_refused(vae: BuiltinVAE) -> None:
     with pytest.raises(ModelError, match="multiples of 8"):
         vae.encode(torch.zeros(1, 3, 1, 16, 20))
     with pytest.raises(ModelError, match="shape"):
-        check_video(torch.zeros(3, 1, 16, 16), 4, 8)
+        check_video(torch.zeros(3, 1, 16, 16), vae.shape, vae.kind)
 
 
 def test_unknown_and_missing_vaes_say_what_to_do(tmp_path: Path) -> None:
@@ -146,22 +159,6 @@ def test_unknown_and_missing_vaes_say_what_to_do(tmp_path: Path) -> None:
 def test_pixels_survive_the_way_to_floats_and_back() -> None:
     frames = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8).numpy()
     assert (to_frames(to_video(frames)) == frames).all()
-
-
-def test_a_diffusers_vae_keeps_the_frame_rule() -> None:
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed")
-    from tokenizer_stage.vae.diffusers import DiffusersVAE
-
-    model = DiffusersVAE(
-        diffusers.AutoencoderKLWan(base_dim=8, z_dim=4, latents_mean=[0.5] * 4, latents_std=[2.0] * 4), "tiny"
-    )
-    assert (model.channels, model.stride_t, model.stride_s) == (4, 4, 8)
-    video = smooth_video(8, frames=5, height=16, width=16)
-    assert model.encode(video).shape == (1, 4, 2, 2, 2)
-    assert model.decode(model.encode(video)).shape == video.shape
-    torch.testing.assert_close(model.encode(video[:, :, :1]), model.encode(video)[:, :, :1])
-    with pytest.raises(ModelError, match=r"1 \+ 4k"):
-        model.encode(video[:, :, :4])
 
 
 # -- the folder of weights ------------------------------------------------------------------------

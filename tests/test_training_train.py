@@ -10,6 +10,7 @@ from latent_sets import CONFIG, losses, text_encoder, trainer, write_corpus
 from torch import Tensor
 
 from pipeline.corpus.corpus import Corpus
+from pipeline.corpus.ids import source_of
 from pipeline.errors import ConfigError, FormatError, ModelError, StorageError, UsageError
 from training.loader import choose_caption, open_dataset
 from training.run.checkpoint import finished
@@ -58,7 +59,8 @@ def _values(clean: Tensor, sample: Tensor) -> list[float]:
 def test_no_source_is_on_both_sides_of_the_split(corpus: Corpus) -> None:
     dataset = open_dataset(corpus, "default", None, CONFIG)
     train_ids, val_ids = (
-        {row["source_id"] for row in rows} for rows in (dataset.train_rows, dataset.val_rows)
+        {source_of(dataset.samples.clip_id(row)) for row in rows}
+        for rows in (dataset.train_rows, dataset.val_rows)
     )
     assert train_ids
     assert val_ids

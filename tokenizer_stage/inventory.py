@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.shards import ShardReader
+from pipeline.corpus.latent_set import ShardReader, not_dead
 
 MAX_ERRORS = 100  # that a report names
 STALE = "run framemill encode"
@@ -41,12 +41,12 @@ def listed_errors(errors: list[str]) -> dict[str, Any]:
 def inventory(corpus: Corpus, reader: ShardReader) -> list[str]:
     """Every kept clip is in the index once, encoded or failed, and nothing else is; every tar of the index is
     there, and no other."""
-    kept, held = corpus.kept()["clip_id"], reader.everything["clip_id"]
+    kept, held = corpus.kept()["clip_id"], not_dead(reader.everything)["clip_id"]
     counted = pc.value_counts(held)
     times = pa.table({"clip_id": counted.field(0), "count": counted.field(1)})
     repeated = times.filter(pc.greater(times["count"], 1)).sort_by("clip_id").to_pylist()
     indexed, there = (
-        set(pc.unique(reader.everything["shard"]).to_pylist()),
+        set(pc.unique(reader.everything["shard"].drop_null()).to_pylist()),
         set(reader.storage.list("", ".tar")),
     )
     return [

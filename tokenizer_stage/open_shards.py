@@ -1,22 +1,35 @@
-"""Which shards of a latent set are to be written: what is stale goes, what failed may be tried again.
+"""What of a latent set stays, what is open, and what an abandoned encode left.
 
-In: a latent set and the plan of its shards (key → shard). Out: the keys that are done. Deletes in the order
-in which a killed run does no harm: the index first, parts before tars. Never: a decoder, a VAE.
+In: the state of a set, the keys of the latents that are wanted. Out: its rows as they are to be, and which
+clips are to be encoded. A sample that is not wanted is dead: its bytes stay in their tar, which nobody
+touches, and it comes back to life when its clip does. Deletes only what no index names. Never: a decoder, a
+VAE.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.shards import LatentSet
+from pipeline.corpus.ids import source_of
+from pipeline.corpus.latent_set import DEAD, FAILED, OK, LatentSet, SetState, not_dead
 from pipeline.engine.runner import RunSummary, StageStopped
 from pipeline.sources.content import is_of_the_file, sizes_bytes
 
 
-def keep_what_is_not_analyzed(corpus: Corpus, latents: LatentSet) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settled:
+    """The rows of a set (schema INDEX) that stay, live, dead or failed as they are now; the places of the
+    clips that are to be encoded, int64 [M], rising; the tars of which no sample is live any more."""
+
+    rows: pa.Table
+    open_at: np.ndarray
+    useless: tuple[str, ...]
+
+
+def keep_what_is_not_analyzed(corpus: Corpus, latents: LatentSet, stored: SetState) -> None:
     """Latents may leave the set because their sources did, or were judged otherwise; while inputs are open
     whose analysis was lost, a source without a row may be one of those, and nothing says that it left."""
     inputs, sources = corpus.inputs()["source_key"], corpus.sources(["source_key", "source_id"])
@@ -24,8 +37,9 @@ def keep_what_is_not_analyzed(corpus: Corpus, latents: LatentSet) -> None:
     unanalyzed = len(inputs) - known
     if not unanalyzed:
         return
-    stored = [latents.part(key)["source_id"] for key in latents.part_keys()]
-    stored_ids = pc.unique(pa.chunked_array([c for part in stored for c in part.chunks], pa.string()))
+    pieces = [latents.piece(key)[0]["source_id"] for key in latents.piece_keys()]
+    columns = [not_dead(stored.rows)["source_id"], *pieces]
+    stored_ids = pc.unique(pa.chunked_array([c for column in columns for c in column.chunks], pa.string()))
     if at_risk := pc.sum(pc.invert(pc.is_in(stored_ids, value_set=sources["source_id"]))).as_py():
         raise StageStopped(
             f"the analysis of {unanalyzed} sources is missing, and encode would delete the latents of "
@@ -36,51 +50,72 @@ def keep_what_is_not_analyzed(corpus: Corpus, latents: LatentSet) -> None:
         )
 
 
-def drop_stale(latents: LatentSet, planned: Mapping[str, str]) -> set[str]:
-    """Deletes what the plan (key → shard) no longer holds: the index first, parts before tars, so that at any
-    instant a part means that its tar is whole and its own. Returns the keys that are done."""
-    parts = set(latents.part_keys())
-    if parts != planned.keys():
-        latents.open()
-    for key in sorted(parts - planned.keys()):
-        latents.storage.delete(latents.part_path(key))
-    for shard in sorted(set(latents.shards()) - set(planned.values())):
-        latents.storage.delete(latents.shard_path(shard))
-    return parts & planned.keys()
+def settle(stored: SetState, there: list[str], wanted: pa.Array) -> Settled:
+    """What becomes of the rows of a set when these latents are wanted, by key, and these tars are there."""
+    rows = stored.rows
+    failed = pc.equal(rows["status"], FAILED)
+    in_a_tar = pc.is_in(rows["shard"], value_set=pa.array(there, pa.string()))
+    is_wanted = pc.is_in(rows["latent_key"], value_set=wanted)
+    rows_stay = pc.or_(pc.and_(failed, is_wanted), pc.and_(pc.invert(failed), in_a_tar))
+    status = pc.if_else(failed, FAILED, pc.if_else(is_wanted, OK, DEAD))
+    at = rows.schema.get_field_index("status")
+    rows = rows.set_column(at, rows.schema.field("status"), status).filter(rows_stay)
+    live = pc.unique(rows.filter(pc.equal(rows["status"], OK))["shard"])
+    of_use = pc.or_(pc.equal(rows["status"], FAILED), pc.is_in(rows["shard"], value_set=live))
+    rows = rows.filter(of_use)
+    done = pc.is_in(wanted, value_set=not_dead(rows)["latent_key"])
+    return Settled(
+        rows=rows,
+        open_at=np.flatnonzero(~done.to_numpy(zero_copy_only=False)),
+        useless=tuple(sorted(set(there) - set(live.to_pylist()))),
+    )
 
 
-def failed_rows(latents: LatentSet, done: set[str]) -> list[dict[str, Any]]:
-    """The failed rows of the parts that are done: of the index, where there is one."""
-    tables_of_rows = [latents.part(key) for key in sorted(done)] if latents.is_open() else [latents.index()]
-    return [
-        row
-        for rows in tables_of_rows
-        for row in rows.filter(pc.equal(rows["status"], "failed"))
-        .select(["source_id", "shard", "reason"])
-        .to_pylist()
-    ]
+def without_failed(stored: SetState, again: pa.Array) -> SetState:
+    """The state without the failed rows of these clips, which are open then."""
+    rows = stored.rows
+    gone = pc.and_(pc.equal(rows["status"], FAILED), pc.is_in(rows["clip_id"], value_set=again))
+    return SetState(rows=rows.filter(pc.invert(gone)), next_shard=stored.next_shard, info=stored.info)
 
 
-def back_again(corpus: Corpus, failed: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that failed for want of their file, where one of its size lies there now. Whether it is the one
-    that was analyzed, the worker that opens it finds out; size alone spares a set with many lost files from
-    being opened by every run."""
-    lost = [row for row in failed if is_of_the_file(row["reason"])]
+def to_retry(corpus: Corpus, stored: SetState, *, every: bool) -> pa.Array:
+    """The clips that failed and are to be tried again: every one, or those that failed for want of their
+    file, where one of its size lies there now. Whether it is the one that was analyzed, the worker that opens
+    it finds out; size alone spares a set with many lost files from being opened by every run."""
+    failed = stored.rows.filter(pc.equal(stored.rows["status"], FAILED)).select(["clip_id", "reason"])
+    if every:
+        return failed["clip_id"].combine_chunks()
+    lost = [row["clip_id"] for row in failed.to_pylist() if is_of_the_file(row["reason"])]
     if not lost:
-        return []
-    ids = pa.array(sorted({row["source_id"] for row in lost}), pa.string())
+        return pa.array([], pa.string())
+    ids = pa.array(sorted({source_of(clip_id) for clip_id in lost}), pa.string())
     sources = corpus.sources().select(["source_id", "uri", "size_bytes"])
-    known = sources.take(pc.index_in(ids, value_set=sources["source_id"])).to_pylist()
+    known = sources.take(pc.index_in(ids, value_set=sources["source_id"]).drop_null()).to_pylist()
     sizes = sizes_bytes([row["uri"] for row in known])
     there = {row["source_id"] for row, size in zip(known, sizes, strict=True) if size == row["size_bytes"]}
-    return [row for row in lost if row["source_id"] in there]
+    return pa.array([clip_id for clip_id in lost if source_of(clip_id) in there], pa.string())
 
 
-def drop_failed(latents: LatentSet, planned: Mapping[str, str], shards: set[str]) -> set[str]:
-    """Deletes the index and the parts of these shards: they are open again. Returns the parts' keys."""
-    keys = {key for key, shard in planned.items() if shard in shards}
-    if keys:
-        latents.open()
-    for key in sorted(keys):
-        latents.storage.delete(latents.part_path(key))
-    return keys
+def done_pieces(latents: LatentSet, planned: list[str]) -> set[str]:
+    """The planned pieces that are whole; all others are deleted, their done-markers first."""
+    there = set(latents.piece_keys())
+    stale = sorted(there - set(planned))
+    latents.storage.delete_all(latents.piece_path(key) for key in stale)
+    tars = {n.removesuffix(".tar") for n in latents.storage.list(f"{latents.folder}/pieces", ".tar")}
+    latents.storage.delete_all(latents.piece_path(key, ".tar") for key in sorted(tars - set(planned)))
+    return there & set(planned)
+
+
+def done_parts(latents: LatentSet, planned: list[str]) -> set[str]:
+    """The new tars that are whole, by their keys; parts of others are deleted, before any tar changes."""
+    there = set(latents.part_keys())
+    latents.storage.delete_all(latents.part_path(key) for key in sorted(there - set(planned)))
+    return there & set(planned)
+
+
+def sweep(latents: LatentSet, rows: pa.Table) -> None:
+    """Deletes what the committed rows do not need: pieces, parts, tars that no row names."""
+    done_pieces(latents, [])
+    done_parts(latents, [])
+    named = set(pc.unique(rows["shard"]).to_pylist())
+    latents.storage.delete_all(latents.shard_path(n) for n in latents.shards() if n not in named)

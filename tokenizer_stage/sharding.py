@@ -1,29 +1,28 @@
-"""Which clip goes into which shard: a function of the clips alone.
+"""Which clips are still to be encoded, in which pieces; and which pieces make which tar.
 
-In: the kept clips, the shard size, the encode fingerprint. Out: one task a shard. A clip's shard is a
-hash of its id modulo a power of two, so a few clips more or less rewrite only the shards they fall in
-(all of them when the power of two changes). Captions are carried along but are no part of a shard's key:
-new captions never re-encode. Provenance is part of it, but not of `latent_key`, which names a latent: a
-shard whose samples only got another licence is written again around its stored latents. Opens no file.
+In: the kept clips, what the set holds already, the encode fingerprint. Out: one task a piece. A clip's latent
+is named by a key, a hash of the encode settings and of all of the clip that decides its bytes; what the set
+holds under a key that is wanted stays where it is. What is open is cut into pieces in the order of clip ids,
+small enough to be lost, and whole pieces make the tars, sized by bytes. Everything is a function of the
+clips and of the set, and nothing is a Python value for each clip but its hash. Opens no file.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.config import Config
+from pipeline.config import EncodeConfig
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.tables import CAPTIONS, CLIPS, PROVENANCE, SOURCES
+from pipeline.corpus.latent_set import shard_name
+from pipeline.corpus.shards import ChannelSums
+from pipeline.corpus.tables import CLIPS, SOURCES
 from pipeline.engine.task_list import TaskList
 from pipeline.engine.tasks import part_key
-from pipeline.settings import fingerprint
 
-CAPTION_COLUMNS = ("short", "detailed", "original", "captioner")
 LATENT_COLUMNS = (  # what decides a latent's bytes, with the encode fingerprint
     "clip_id",
     "source_id",
@@ -36,149 +35,169 @@ LATENT_COLUMNS = (  # what decides a latent's bytes, with the encode fingerprint
     "crop",
     "phash",
 )
-CLIP_COLUMNS = (*LATENT_COLUMNS, "signals")  # what decides a sample's: its record holds the signals
-PROVENANCE_COLUMNS = tuple(name for name, _ in PROVENANCE)
-SOURCE_COLUMNS = ("source_id", "uri", "clock_jumps", *PROVENANCE_COLUMNS)
-HASHED_AT_ONCE = 10_000  # clips whose rows are Python values at a time
+CLIP_COLUMNS = (*LATENT_COLUMNS, "signals")  # and what its record says besides
+SOURCE_COLUMNS = ("source_id", "uri", "clock_jumps")
+HASHED_AT_ONCE = 50_000  # clips whose text lies in memory at a time
+PIECE_BYTES = 64_000_000  # at most of one piece: it lies in a worker's memory
+MB = 1_000_000
 PLAN = pa.schema(
     [
-        pa.field("shard", pa.string()),
         pa.field("uri", pa.string()),
         pa.field("latent_key", pa.string()),
         SOURCES.field("clock_jumps"),
         *(CLIPS.field(name) for name in CLIP_COLUMNS),
-        *(CAPTIONS.field(name) for name in CAPTION_COLUMNS),
-        *(pa.field(name, kind) for name, kind in PROVENANCE if name not in CAPTION_COLUMNS),
     ]
 )
 
 
-def shard_count(clips: int, samples_per_shard: int) -> int:
-    """The smallest power of two that holds the clips at this many a shard, on average."""
-    count = 1
-    while count * samples_per_shard < clips:
-        count *= 2
-    return count
+class KeptClips:
+    """The kept clips of a corpus in the order of their ids: what decides their latents. Rows with all that a
+    task needs are joined for the few that are asked for."""
+
+    def __init__(self, clips: pa.Table, sources: pa.Table) -> None:
+        """`clips` (sorted by clip_id) hold CLIP_COLUMNS, `sources` SOURCE_COLUMNS. Of two sources of equal
+        content the first counts."""
+        self.clips, self.sources = clips.combine_chunks(), sources.combine_chunks()
+        self._source_of = pc.index_in(self.clips["source_id"], value_set=self.sources["source_id"])
+
+    @classmethod
+    def of(cls, corpus: Corpus) -> "KeptClips":
+        """Those of a corpus."""
+        clips = corpus.clips(CLIP_COLUMNS)
+        clips = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"]))
+        return cls(clips, corpus.contents(SOURCE_COLUMNS))
+
+    def __len__(self) -> int:
+        return int(self.clips.num_rows)
+
+    def keys(self, encode_fingerprint: str) -> pa.Array:
+        """string [N]: the latent_key of each clip, 16 hex."""
+        columns = self.clips.select(LATENT_COLUMNS)
+        digests: list[str] = []
+        for start in range(0, len(self), HASHED_AT_ONCE):
+            texts = _texts(columns.slice(start, HASHED_AT_ONCE)).to_pylist()
+            digests += [
+                hashlib.sha256(f"{encode_fingerprint}\n{text}".encode()).hexdigest()[:16] for text in texts
+            ]
+        return pa.array(digests, pa.string())
+
+    def rows(self, at: pa.Array | None = None) -> pa.Table:
+        """The columns of PLAN but `latent_key` of the clips at these places, of all when None."""
+        at = pa.array(np.arange(len(self))) if at is None else at
+        clips, sources = self.clips.take(at), self.sources.take(self._source_of.take(at))
+        own = {name: clips[name] for name in CLIP_COLUMNS}
+        return pa.table(own | {name: sources[name] for name in SOURCE_COLUMNS if name not in own})
 
 
-def shard_name(clip_id: str, shards: int) -> str:
-    """The shard a clip falls in."""
-    return _shard_name(_shard_number(clip_id, shards))
+def _texts(rows: pa.Table) -> pa.Array:
+    """string [N]: a line of each row, equal for equal rows alone: floats by their bits, null as no number."""
+    columns = [_text(rows[name].combine_chunks()) for name in rows.column_names]
+    return pc.binary_join_element_wise(*columns, "|", null_handling="replace", null_replacement="-")
 
 
-def _shard_number(clip_id: str, shards: int) -> int:
-    return int.from_bytes(hashlib.sha256(clip_id.encode()).digest()[:8], "big") % shards
+def _text(column: pa.Array) -> pa.Array:
+    column = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if pa.types.is_list(column.type):
+        items = pa.ListArray.from_arrays(column.offsets, _text(column.values), mask=column.is_null())
+        return pc.binary_join(items, ",")
+    if pa.types.is_floating(column.type):
+        column = column.cast(pa.float64()).view(pa.int64())
+    return column.cast(pa.string())
 
 
-def _shard_name(number: int) -> str:
-    return f"shard-{number:06d}.tar"
+def plan_pieces(
+    clips: KeptClips, keys: pa.Array, at: np.ndarray, *, per_task: int, latent_bytes: int
+) -> TaskList:
+    """A task a piece of the clips at these places (rising), in order: at most `per_task`; PIECE_BYTES where
+    a latent has `latent_bytes`. `keys` are of all clips."""
+    size = max(1, min(per_task, PIECE_BYTES // max(1, latent_bytes)))
+    chunks = [at[start : start + size] for start in range(0, len(at), size)]
+    names = [part_key("piece", keys.take(pa.array(chunk)).to_pylist()) for chunk in chunks]
+
+    def inputs(task: int) -> pa.Table:
+        chosen = pa.array(chunks[task])
+        rows = clips.rows(chosen).append_column("latent_key", keys.take(chosen))
+        return rows.select(PLAN.names).cast(PLAN)
+
+    return TaskList(names, inputs)
+
+
+def largest_latent_bytes(config: EncodeConfig, channels: int, stride_t: int, stride_s: int) -> int:
+    """About what the latent of the longest clip takes, in float16."""
+    steps = 1 + (config.max_frames - 1) // stride_t
+    return 2 * channels * steps * max(1, config.area_px // stride_s**2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ShardPlan:
-    """A task a shard that is not empty, in shard order, and which shard a task's key makes."""
+class Piece:
+    """What a task has encoded: its rows (schema INDEX) and the bytes of its samples in its tar."""
 
-    tasks: TaskList
-    shard_of: Mapping[str, str]
-
-
-def planned_shards(corpus: Corpus, config: Config, encode_fingerprint: str) -> ShardPlan:
-    """The shards of the corpus's kept clips, as the encode stage plans them."""
-    clips = KeptClips.of(corpus, config.caption.captioner)
-    return plan_shards(clips, config.encode.samples_per_shard, encode_fingerprint)
+    key: str
+    rows: pa.Table
+    nbytes: int
+    sums: ChannelSums | None
 
 
-class KeptClips:
-    """The kept clips of a corpus in the order of their ids: columns of CLIPS, and where in the tables of
-    captions and sources the rest of a plan row stands. Rows are joined for the few that are asked for, so
-    that the texts and uris of a million clips lie in memory once."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewShard:
+    """A tar that whole pieces make."""
 
-    def __init__(self, clips: pa.Table, captions: pa.Table, sources: pa.Table) -> None:
-        """`clips` (sorted by clip_id) hold CLIP_COLUMNS, `captions` clip_id and CAPTION_COLUMNS, `sources`
-        SOURCE_COLUMNS, each of one chunk. Of two captions of a clip, or two sources of equal content, the
-        first counts."""
-        self._clips, self._captions, self._sources = clips, captions, sources
-        self._caption_of = pc.index_in(self._clips["clip_id"], value_set=self._captions["clip_id"])
-        self._source_of = pc.index_in(self._clips["source_id"], value_set=self._sources["source_id"])
+    name: str
+    pieces: tuple[Piece, ...]
 
-    @classmethod
-    def of(cls, corpus: Corpus, captioner: str) -> "KeptClips":
-        """Those of a corpus, with the captions of this captioner where there are any."""
-        clips = corpus.clips(CLIP_COLUMNS)
-        clips = clips.filter(pc.is_in(clips["clip_id"], value_set=corpus.kept()["clip_id"]))
-        clips = clips.combine_chunks()  # of each table one copy at a time lies in memory beside the others
-        sources = corpus.contents(SOURCE_COLUMNS).combine_chunks()
-        return cls(clips, _captions(corpus, captioner).combine_chunks(), sources)
+    @property
+    def key(self) -> str:
+        return part_key("shard", [self.name, *(piece.key for piece in self.pieces)])
 
-    def __len__(self) -> int:
-        return int(self._clips.num_rows)
+    def rows(self) -> pa.Table:
+        """Schema INDEX: its samples, at their places in it."""
+        tables, base = [], 0
+        for piece in self.pieces:
+            samples = piece.rows.filter(pc.equal(piece.rows["status"], "ok"))
+            tables.append(moved(samples, self.name, base))
+            base += piece.nbytes
+        return pa.concat_tables(tables)
 
-    def decisive(self, at: pa.Array) -> pa.Table:
-        """What decides the samples of the clips at these places: CLIP_COLUMNS and PROVENANCE_COLUMNS."""
-        sources = self._sources.select(PROVENANCE_COLUMNS).take(self._source_of.take(at))
-        return _beside(self._clips.take(at), sources)
 
-    def rows(self, at: pa.Array | None = None) -> pa.Table:
-        """The columns of PLAN but `shard` and `latent_key` of the clips at these places, of all when None."""
-        at = pa.array(np.arange(len(self))) if at is None else at
-        captions = self._captions.select([name for name in CAPTION_COLUMNS if name not in PROVENANCE_COLUMNS])
-        sources = self._sources.drop_columns("source_id")
-        return _beside(
-            self._clips.take(at),
-            captions.take(self._caption_of.take(at)),
-            sources.take(self._source_of.take(at)),
+def moved(samples: pa.Table, shard: str, by: int) -> pa.Table:
+    """Index rows of samples that lie so many bytes further on in a tar of this name."""
+    for name in ("offset", "json_offset"):
+        at = samples.schema.get_field_index(name)
+        samples = samples.set_column(at, samples.schema.field(name), pc.add(samples[name], by))
+    at = samples.schema.get_field_index("shard")
+    return samples.set_column(
+        at, samples.schema.field("shard"), pa.array([shard] * len(samples), pa.string())
+    )
+
+
+def new_shards(pieces: Sequence[Piece], shard_mb: float, first: int) -> Iterator[NewShard]:
+    """The tars of these pieces, in order, numbered from `first`; a tar ends before it would grow beyond
+    `shard_mb`, and holds one piece at least."""
+    held: list[Piece] = []
+    held_bytes, number = 0, first
+    for piece in pieces:
+        if not piece.nbytes:
+            continue
+        if held and held_bytes + piece.nbytes > shard_mb * MB:
+            yield NewShard(name=shard_name(number), pieces=tuple(held))
+            held, held_bytes, number = [], 0, number + 1
+        held.append(piece)
+        held_bytes += piece.nbytes
+    if held:
+        yield NewShard(name=shard_name(number), pieces=tuple(held))
+
+
+def joining_tasks(shards: Sequence[NewShard]) -> TaskList:
+    """A task a tar: the pieces that it is made of."""
+
+    def inputs(number: int) -> pa.Table:
+        pieces = shards[number].pieces
+        return pa.table(
+            {
+                "shard": pa.array([shards[number].name] * len(pieces), pa.string()),
+                "piece": pa.array([piece.key for piece in pieces], pa.string()),
+                "nbytes": pa.array([piece.nbytes for piece in pieces], pa.int64()),
+            }
         )
 
-
-def _beside(*tables: pa.Table) -> pa.Table:
-    """The columns of tables of as many rows, one table."""
-    return pa.table({name: table[name] for table in tables for name in table.column_names})
-
-
-def plan_shards(clips: KeptClips, samples_per_shard: int, encode_fingerprint: str) -> ShardPlan:
-    """The shards of these clips; inside a shard they stand in the order of their ids."""
-    count = len(clips)
-    shards = shard_count(count, samples_per_shard)
-    number, row_hash, latent_key = np.zeros(count, np.int64), np.empty(count, "S16"), np.empty(count, "S16")
-    for start in range(0, count, HASHED_AT_ONCE):
-        rows = clips.decisive(pa.array(range(start, min(start + HASHED_AT_ONCE, count)))).to_pylist()
-        for i, row in enumerate(rows, start):
-            number[i] = _shard_number(row["clip_id"], shards)
-            row_hash[i] = _row_hash(row)
-            latent_key[i] = fingerprint(encode_fingerprint, {name: row[name] for name in LATENT_COLUMNS})
-    order = np.argsort(number, kind="stable")
-    numbers, starts = np.unique(number[order], return_index=True)
-    names = [_shard_name(n) for n in numbers.tolist()]
-    members = np.split(order, starts[1:]) if count else []
-    keys = [
-        part_key(encode_fingerprint, [name, *row_hash[at].astype(str).tolist()])
-        for name, at in zip(names, members, strict=True)
-    ]
-
-    def inputs(task: int) -> pa.Table:
-        at = members[task]
-        own = {
-            "shard": pa.array([names[task]] * len(at), pa.string()),
-            "latent_key": pa.array(latent_key[at].astype(str).tolist(), pa.string()),
-        }
-        return _beside(pa.table(own), clips.rows(pa.array(at))).select(PLAN.names).cast(PLAN)
-
-    return ShardPlan(tasks=TaskList(keys, inputs), shard_of=dict(zip(keys, names, strict=True)))
-
-
-def _row_hash(row: dict[str, Any]) -> str:
-    """Everything of a clip that its sample depends on; not where its file lies, nor its new captions."""
-    known = {name: row[name] for name in PROVENANCE_COLUMNS if row.get(name) is not None}
-    return fingerprint({name: row[name] for name in CLIP_COLUMNS} | known)
-
-
-def _captions(corpus: Corpus, captioner: str) -> pa.Table:
-    """The captions that are baked into the samples: the configured captioner's, when it has run; of two sets
-    of it those of the last by name."""
-    columns = list(dict.fromkeys(["clip_id", *CAPTION_COLUMNS]))
-    parts = [CAPTIONS.empty_table().select(columns)]
-    for name in reversed(corpus.sets("captions")):
-        rows = corpus.captions(name, [*columns, "status"])
-        wanted = pc.and_(pc.equal(rows["status"], "ok"), pc.equal(rows["captioner"], captioner))
-        parts.append(rows.filter(wanted).select(columns))
-    return pa.concat_tables(parts)
+    return TaskList([shard.key for shard in shards], inputs)

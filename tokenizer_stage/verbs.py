@@ -12,6 +12,8 @@ def add_verbs(verbs: Verbs) -> None:
     add("--quick", action="store_true", help=f"{quick}, nothing is hashed or decoded")
     compared = "how many latents to compare with their source; 0: decode none at all"
     add("--decode-back", type=int, default=4, help=compared)
+    add = verbs.add("bench growth", bench_growth, "--images 1000 --json")
+    add("--images", type=int, default=1000)
     add = verbs.add("vae train", vae_train, "--media toy/videos my-clips --out my-vae", settings=True)
     add("--media", required=True, nargs="+", help="folders of videos and images")
     add("--out", required=True)
@@ -35,6 +37,16 @@ def verify(args: Args) -> int:
         report = check(corpus, args.latents, decode_back=args.decode_back)
     show(args, report)
     return 0 if not report["errors"] else 1
+
+
+def bench_growth(args: Args) -> int:
+    """Tars that are written again when images are added, taken down or changed."""
+    from pipeline.progress import progress_bar
+    from tokenizer_stage.growth import bench_growth as bench
+
+    with progress_bar("growth", "changes", machine=args.json) as report:
+        show(args, bench(args.images, report))
+    return 0
 
 
 def vae_train(args: Args) -> int:

@@ -16,7 +16,7 @@ import torch
 
 from pipeline.config import EncodeConfig
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.shards import ShardReader
+from pipeline.corpus.latent_set import ShardReader
 from pipeline.corpus.takedown import traces
 from pipeline.errors import FramemillError, MediaError, ModelError, StorageError
 from pipeline.media.stills import decode_jpeg
@@ -27,11 +27,13 @@ from tokenizer_stage.likeness import LIMIT, unlikeness
 from tokenizer_stage.sharding import KeptClips
 from tokenizer_stage.vae.builtin import VideoVAE
 from tokenizer_stage.vae.evaluate import psnr_db
-from tokenizer_stage.vae.names import load_vae
+from tokenizer_stage.vae.geometry import VaeShape
+from tokenizer_stage.vae.names import load_vae, vae_device
 from tokenizer_stage.vae.pixels import to_frames, to_video
 from tokenizer_stage.vae.spans import read_frames, span_of
 
 MAX_DRIFT = 0.02  # re-encoded against stored, in standard deviations; float16 rounds at 0.0005
+MAX_DRIFT_NARROW = 0.5  # where the VAE computes in 16 bits, perhaps on another device
 NAMED = 3  # of what could not be compared, for each reason
 
 Row = dict[str, Any]
@@ -65,7 +67,7 @@ def verify(corpus: Corpus, name: str, decode_back: int) -> dict[str, Any]:
             verdicts.errors[row["clip_id"]] = problem
     report = head(reader, name) | {"bad_samples": len(verdicts.errors)}
     if decode_back:
-        clips = {row["clip_id"]: row for row in KeptClips.of(corpus, "").rows().to_pylist()}
+        clips = {row["clip_id"]: row for row in KeptClips.of(corpus).rows().to_pylist()}
         whole = [r for r in reader.rows() if r["clip_id"] in clips and r["clip_id"] not in verdicts.errors]
         vae, problem = _vae(reader)
         if vae is None:
@@ -106,6 +108,7 @@ def _vae(reader: ShardReader) -> tuple[VideoVAE | None, str]:
         vae = load_vae(reader.info.vae)
     except ModelError as error:
         return None, f"no latent can be decoded: {error}"
+    vae.run_on(vae_device(vae), reader.info.model.dtype, tiles=reader.info.model.tiles)
     if vae.weights_sha256 != reader.info.vae_sha256:
         return None, f"VAE {reader.info.vae} here has other weights than the set's; verify with the same VAE"
     return vae, ""
@@ -129,7 +132,7 @@ def _pictures(
             ):
                 verdicts.skip("no filmstrip of its time", row["clip_id"])
                 continue
-            steps = 1 + -(-number // vae.stride_t)  # latent steps that hold the frame
+            steps = _steps_to(number, vae.shape, row["shape"][1])
             first = torch.from_numpy(reader.read_latent(row)[:, :steps]).float()[None]  # [1, C, steps, h, w]
             frame = to_frames(vae.decode(first)[0])[number]  # [H, W, 3]
             levels = unlikeness(frame, decode_jpeg(strip["frames"][0]), record["crop"], clip["crop"])
@@ -137,7 +140,7 @@ def _pictures(
             if levels > LIMIT:
                 verdicts.errors[row["clip_id"]] = (
                     f"its latent shows other content than its filmstrip ({levels:.0f} levels of 255, at most "
-                    f"{LIMIT:g}); delete {row['shard']} and the folder parts beside it, run framemill encode"
+                    f"{LIMIT:g}); delete {row['shard']}, run framemill encode"
                 )
     return {"compared": compared, "worst_levels": round(worst, 1)}
 
@@ -145,6 +148,12 @@ def _pictures(
 def _frame_at(record: Row, time_s: float) -> int:
     """The number of the encoded frame nearest to a time, which is not before the first."""
     return round((time_s - record["first_frame_s"]) * record["fps"])
+
+
+def _steps_to(number: int, shape: VaeShape, steps: int) -> int:
+    """How many of a latent's steps to decode for a frame: as few as the VAE takes that hold it."""
+    enough = (n for n in range(1, steps) if shape.frames_of(n) > number)
+    return next(enough, steps)
 
 
 def _decode_back(
@@ -158,14 +167,16 @@ def _decode_back(
 ) -> dict[str, Any]:
     """PSNR of stored latents against their source, and errors where a fresh encoding differs."""
     info = reader.info
-    config = EncodeConfig(fps=info.fps, max_frames=info.max_frames, area_px=info.area_px)
+    config = EncodeConfig(
+        fps=info.fps, max_frames=info.max_frames, area_px=info.area_px, patch=info.model.patch
+    )
     count = min(count, len(rows))
     chosen = [rows[n * len(rows) // count] for n in range(count)]
     psnrs_db: list[float] = []
     with Sandbox(corpus.config().analyze.limits()) as box:
         for row in chosen:
             clip = clips[row["clip_id"]]
-            span = span_of(clip, config, info.stride_s)
+            span = span_of(clip, config, vae.shape)
             try:
                 with open_content(clip["uri"], clip["source_id"]) as (path, _):
                     frames = read_frames(box, str(path), clip, span)
@@ -174,9 +185,10 @@ def _decode_back(
                 continue
             video = to_video(frames)[None]  # [1, 3, T, H, W]
             stored = torch.from_numpy(reader.read_latent(row)).float()[None]  # [1, C, T', h, w]
-            drift = ((vae.encode(video) - stored) / vae.std[:, None, None, None]).abs().max().item()
+            fresh = info.normalised(vae.encode(video)[0].numpy())
+            drift = float(np.abs(fresh - info.normalised(stored[0].numpy())).max())
             psnrs_db.append(psnr_db(vae.decode(stored), video))
-            if drift > MAX_DRIFT:
+            if drift > (MAX_DRIFT if info.model.dtype == "float32" else MAX_DRIFT_NARROW):
                 verdicts.errors[row["clip_id"]] = (
                     f"a fresh encoding differs by {drift:.3f} standard deviations"
                 )

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SHARES = 2**64  # so many numbers has a hash; the group of a latent's index row is one
+
 
 def keyed(*key: int | str) -> np.random.Generator:
     """The generator of `key`; keys that differ in any part give independent streams."""
@@ -27,4 +29,4 @@ def keyed_normal(shape: tuple[int, ...], *key: int | str) -> Tensor:
 
 def hashed_share(text: str) -> float:
     """`text` → a fixed number in [0, 1): the same on every machine, for splits that never move."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / 2**64
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") / SHARES

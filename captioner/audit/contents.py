@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.shards import LatentSet
+from pipeline.corpus.latent_set import LatentSet
 from pipeline.corpus.status import status
 
 Row = Mapping[str, Any]

@@ -26,7 +26,7 @@ from pipeline.config import Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, Corpus
 from pipeline.corpus.ids import SOURCE_ID_CHARS
-from pipeline.corpus.shards import LatentSet
+from pipeline.corpus.latent_set import LatentSet, SetState, shard_name
 from pipeline.dedup.prints import PRINT_CHROMA, PRINT_LUMA, PRINT_SIZE
 from pipeline.engine.stage import Task
 from pipeline.engine.tasks import plan_sized_tasks
@@ -44,6 +44,7 @@ CHUNK = 10_000  # sources whose rows are made at once
 SAMPLES, COPY_EVERY, TRIMMED = 12, 20, 2  # samples a print; one clip in this many is a copy; samples it lacks
 CLIP_S, FRAMES = 3.0, 8
 WRITERS = 8  # threads that wait for the disk
+SHARD_SAMPLES = 12_500  # of 20 kB each: a tar of the default size
 TARS = b"\0" * 1024  # the end of an archive: a tar without members
 # Programs for child processes, which know the packages below this one.
 WRITE_CAPTIONS = """
@@ -57,11 +58,18 @@ write_captions(corpus, caption_tasks(corpus, "builtin", corpus.fingerprints()[pl
 """
 WRITE_LATENTS = """
 import sys
+import numpy as np
 from pipeline.bench.corpus import write_latents
 from pipeline.corpus.corpus import Corpus
-from tokenizer_stage.sharding import planned_shards
+from pipeline.engine.runner import LocalExecutor
+from pipeline.progress import silent
+from tokenizer_stage.encode import encode_corpus
+from tokenizer_stage.sharding import KeptClips, plan_pieces
 corpus = Corpus(sys.argv[1])
-write_latents(corpus, planned_shards(corpus, corpus.config(), corpus.fingerprints()["latents/default"]).tasks)
+clips = KeptClips.of(corpus)
+keys = clips.keys(corpus.fingerprints()["latents/default"])
+write_latents(corpus, plan_pieces(clips, keys, np.arange(len(clips)), per_task=64, latent_bytes=15_000))
+encode_corpus(corpus, corpus.config(), LocalExecutor(), silent)  # what it says beside the latents
 """
 
 
@@ -147,38 +155,34 @@ def write_captions(corpus: Corpus, tasks: Iterable[Task]) -> None:
 
 
 def write_latents(corpus: Corpus, tasks: Iterable[Task]) -> None:
-    """The parts and the index of a set whose planned shards were encoded, and a tar without members for
-    each."""
-    latents, keys = LatentSet(corpus.storage, corpus.config().encode.name), []
+    """The index of a set whose planned pieces were encoded, and tars without members."""
+    latents, parts, at = LatentSet(corpus.storage, corpus.config().encode.name), [], 0
+    for task in tasks:
+        rows, count = task.inputs, task.inputs.num_rows
+        spots = at + np.arange(count)
+        shards, spots = spots // SHARD_SAMPLES, spots % SHARD_SAMPLES
+        same: dict[str, Any] = {"tokens": 480, "fps": 8.0, "frames": 17, "width_px": 96, "height_px": 64}
+        same |= {"status": "ok", "reason": ""}
+        columns = {
+            **{name: rows[name] for name in ("clip_id", "source_id", "kind", "latent_key")},
+            **{name: [value] * count for name, value in same.items()},
+            "key": rows["clip_id"],
+            "shard": [shard_name(number) for number in shards.tolist()],
+            "offset": 512 + 20_480 * spots,
+            "nbytes": [15_488] * count,
+            "json_offset": 17_408 + 20_480 * spots,
+            "json_nbytes": [1_400] * count,
+            "shape": [[16, 5, 8, 12]] * count,
+            "sha256": [sha256_hex(clip_id.encode()) for clip_id in rows["clip_id"].to_pylist()],
+            "check": np.arange(at, at + count, dtype=np.uint64),
+        }
+        parts.append(filled(columns, tables.INDEX))
+        at += count
+    index = pa.concat_tables(parts)
     with ThreadPoolExecutor(WRITERS) as pool:
-        for task in tasks:
-            rows, count = task.inputs, task.inputs.num_rows
-            shard, spots = rows["shard"][0].as_py(), np.arange(count)
-            columns = {
-                "clip_id": rows["clip_id"],
-                "source_id": rows["source_id"],
-                "kind": rows["kind"],
-                "key": rows["clip_id"],
-                "shard": [shard] * count,
-                "offset": 512 + 20_480 * spots,
-                "nbytes": [15_488] * count,
-                "json_offset": 17_408 + 20_480 * spots,
-                "json_nbytes": [1_400] * count,
-                "shape": [[16, 5, 8, 12]] * count,
-                "tokens": [480] * count,
-                "fps": [8.0] * count,
-                "frames": [17] * count,
-                "width_px": [96] * count,
-                "height_px": [64] * count,
-                "sha256": [sha256_hex(shard.encode())] * count,
-                "status": ["ok"] * count,
-                "reason": [""] * count,
-            }
-            data = tables.to_parquet(filled(columns, tables.INDEX))
+        for shard in index["shard"].unique().to_pylist():
             pool.submit(corpus.storage.write_bytes, latents.shard_path(shard), TARS)
-            pool.submit(corpus.storage.write_bytes, latents.part_path(task.key), data)
-            keys.append(task.key)
-    latents.close(keys)
+    latents.commit(SetState(rows=index, next_shard=at // SHARD_SAMPLES + 1), {})
 
 
 def python(*words: str) -> None:

@@ -32,6 +32,7 @@ from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.content import content_id
 from pipeline.stages.analyze import AnalyzeStage
 from pipeline.stages.long_sources import Pieces
+from pipeline.storage import Stream
 
 LIMIT_GB = 1.5
 DEADLINE_S = 6 * 3600.0
@@ -90,7 +91,11 @@ def _work(root: Path, config: AnalyzeConfig, pieces: int) -> dict[str, Any]:
     outputs = stage.process(Task(key="long", inputs=pa.table(row))).outputs
     seconds = time.monotonic() - began
     return {
-        "tables": {output.path.split("/")[0]: bytes(output.data) for output in outputs},
+        "tables": {
+            output.path.split("/")[0]: bytes(output.data)
+            for output in outputs
+            if not isinstance(output.data, Stream)
+        },
         "peak_gb": resident.stop(),
         "seconds": round(seconds, 1),
     }

@@ -32,9 +32,14 @@ print(len(caption_tasks(corpus, "another", "0" * 16, corpus.config().caption.cli
 PLAN_SHARDS = """
 import sys
 from pipeline.corpus.corpus import Corpus
-from tokenizer_stage.sharding import planned_shards
+from pipeline.corpus.latent_set import LatentSet
+from tokenizer_stage.open_shards import settle
+from tokenizer_stage.sharding import KeptClips, plan_pieces
 corpus = Corpus(sys.argv[1])
-print(sum(task.inputs.num_rows for task in planned_shards(corpus, corpus.config(), "0" * 16).tasks))
+latents, clips = LatentSet(corpus.storage, "default"), KeptClips.of(corpus)
+keys = clips.keys("0" * 16)
+at = settle(latents.state(), latents.shards(), keys).open_at
+print(sum(task.inputs.num_rows for task in plan_pieces(clips, keys, at, per_task=64, latent_bytes=15_000)))
 """
 # Runs a command and prints what it took. A process of its own, which is small: the memory of a child is
 # counted from the moment of its birth, when it is a copy of its parent.

@@ -20,7 +20,6 @@ from pipeline.config import Config
 from pipeline.corpus import folding, snapshot, tables
 from pipeline.corpus.compaction import Edit, read_file, unique_sorted
 from pipeline.corpus.ids import sources_of
-from pipeline.corpus.lease import Lease, held
 from pipeline.corpus.manifest import (
     ANALYZE,
     CLIPS,
@@ -32,6 +31,7 @@ from pipeline.corpus.manifest import (
     tables_of,
 )
 from pipeline.errors import FormatError, UsageError
+from pipeline.lease.lease import Lease, held
 from pipeline.settings import build, fingerprint, to_toml
 from pipeline.storage import Storage
 
@@ -85,7 +85,9 @@ class Corpus:
     def config(self) -> Config:
         """The config of the last run."""
         sections = ("analyze", "judge", "caption", "encode")
-        return build(Config, {name: value for name, value in self._toml().items() if name in sections})
+        values = {name: dict(value) for name, value in self._toml().items() if name in sections}
+        values.get("encode", {}).pop("samples_per_shard", None)  # of versions that counted: bytes count now
+        return build(Config, values)
 
     def fingerprints(self) -> dict[str, str]:
         """Stage (`analyze`, `judge`, `captions/<name>`, `latents/<name>`) → its current fingerprint."""

@@ -3,8 +3,8 @@
 In: a corpus whose inputs are all analyzed. Out: how many files, rows and bytes are of no use, and, unless
 only that was asked for, a corpus without them: parts and files of other settings than corpus.toml's
 (switching back to them is making them again), rows of sources that are no inputs any more, filmstrips of
-which no clip is current, what killed tasks left, receipts of runs long ago. Never: latents (encoding drops
-those that are stale), a row of a current clip.
+which no clip is current, what killed tasks left, receipts of runs long ago, dead latents (a tar of which a
+quarter is dead is copied without it, small tars into one). Never: a live latent, a row of a current clip.
 
 History goes in an order in which a corpus that is killed half way has less history and no half one: its
 sources first, without which nothing of it counts, then its manifests, then the rest.
@@ -21,6 +21,7 @@ from pipeline.command import Args, show
 from pipeline.corpus.compaction import Edit
 from pipeline.corpus.corpus import AHEAD_FOLDER, PIECES_FOLDER, Corpus
 from pipeline.corpus.ids import sources_of
+from pipeline.corpus.latent_set import LatentSet, repacked, wasteful
 from pipeline.corpus.manifest import (
     CLIPS,
     PREFIX,
@@ -36,12 +37,13 @@ FILE = re.compile(  # a manifest, a part or a compacted file, of rows or of film
     r"(?P<folder>sources|clips|prints|strip_parts|strips|(?:captions|embeddings)/[^/]+)/"
     r"_?(?P<fingerprint>[^/._-]+)(?P<kind>[.-])(?P<rest>[^/]*)"
 )
-HISTORY, LEFT, UNSEEN, KILLED, PAST = (
+HISTORY, LEFT, UNSEEN, KILLED, PAST, WASTE = (
     "files made with other settings",
     "rows of sources that are no inputs any more",
     "filmstrips of no current clip",
     "what killed commands left",
     "receipts of runs before the newest 1,000",
+    "tars of latents that fewer or smaller ones replace",
 )
 
 
@@ -117,13 +119,29 @@ def collect(corpus: Corpus, *, dry_run: bool = False) -> list[Garbage]:
             corpus.storage.delete_all(paths)
         corpus.storage.delete_all(past)
     rows = [erasure for of_place in erasures.values() for erasure in of_place]
+    waste = [path for name in corpus.sets("latents") for path in _repack(corpus, name, dry_run=dry_run)]
     return [
         _files(HISTORY, history, sizes),
         Garbage(what=LEFT, rows=sum(e.rows for e in rows), bytes=sum(e.bytes for e in rows)),
         _files(UNSEEN, unseen.values(), sizes),
         _files(KILLED, left, sizes),
         _files(PAST, past, sizes),
+        _files(WASTE, waste, sizes),
     ]
+
+
+def _repack(corpus: Corpus, name: str, *, dry_run: bool) -> list[str]:
+    """Copies what is live of wasteful tars into new ones, whose index is current before the old ones go;
+    paths of the old ones."""
+    latents = LatentSet(corpus.storage, name)
+    state, sizes = latents.state(), corpus.storage.sizes_bytes(latents.folder, ".tar")
+    groups = wasteful(state, sizes, corpus.config().encode.shard_mb * 1e6)
+    paths = [latents.shard_path(shard) for group in groups for shard in group]
+    if groups and not dry_run:
+        every = pa.chunked_array([pa.array([True] * len(state.rows), pa.bool_())])
+        latents.commit(*repacked(latents, state, groups, every))
+        corpus.storage.delete_all(paths)
+    return paths
 
 
 def _sizes_bytes(corpus: Corpus) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from pipeline.corpus.corpus import Corpus, kept
 from pipeline.corpus.failures import FailureLimit
-from pipeline.corpus.shards import LatentSet
+from pipeline.corpus.latent_set import LatentSet
 from pipeline.operation.reasons import of_column
 from pipeline.progress import said
 

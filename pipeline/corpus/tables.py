@@ -20,8 +20,11 @@ from pipeline.storage import read_parquet
 
 GROUP = 256  # rows of a row group, where a table is written from rows
 S, F32, F64, I32, I64 = pa.string(), pa.float32(), pa.float64(), pa.int32(), pa.int64()
+U64 = pa.uint64()
 
-ADDED = frozenset({"clock_jumps"})  # columns that older corpora lack: null there
+ADDED = frozenset(
+    {"clock_jumps", "latent_key", "check", "group"}
+)  # columns that older corpora lack: null there
 
 PROVENANCE = [  # what a manifest or a tar says of a source (pipeline/sources/manifests.py); null = nothing
     ("original", S),  # its own caption
@@ -177,7 +180,7 @@ CAPTIONS = pa.schema(  # captions/<captioner>/: a row a clip
     ]
 )
 
-INDEX = pa.schema(  # latents/<name>/index.parquet: a row a sample
+INDEX = pa.schema(  # latents/<name>/index.parquet: a row a sample, live or dead, and a row a failed clip
     [
         ("clip_id", S),
         ("source_id", S),
@@ -195,8 +198,23 @@ INDEX = pa.schema(  # latents/<name>/index.parquet: a row a sample
         ("width_px", I32),  # of the encoded frames
         ("height_px", I32),  # of the encoded frames
         ("sha256", S),  # of the .latent.npy bytes
-        ("status", S),  # ok | failed
+        ("status", S),  # ok | failed | dead: in the tar still, but of no clip that is kept (as it is now)
         ("reason", S),  # why it failed
+        ("latent_key", S),  # names the latent: hash of the encode settings and of what of the clip decides it
+        ("check", U64),  # the first 8 bytes of sha256
+        ("group", U64),  # what must not be split: sources, their copies, those that encode.split_by joins
+    ]
+)
+
+SET_CAPTIONS = pa.schema(  # latents/<name>/captions.parquet: a row a sample, what is said of its clip
+    [
+        ("clip_id", S),
+        ("short", S),  # one sentence
+        ("detailed", S),  # several sentences
+        ("original", S),  # its own caption
+        ("captioner", S),  # who wrote the first two
+        ("latent_key", S),  # of its sample: a sample of a tar whose key is in no row here is dead
+        *PROVENANCE[1:],
     ]
 )
 

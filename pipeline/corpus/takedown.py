@@ -24,8 +24,9 @@ from pipeline.corpus import folding, snapshot, tables
 from pipeline.corpus.compaction import Edit
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEDOWNS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.ids import source_of, sources_of
+from pipeline.corpus.latent_set import LATENTS_FOLDER, OK, LatentSet, repacked
 from pipeline.corpus.manifest import SOURCES, STRIP_PARTS, place_of, tables_of
-from pipeline.corpus.shards import INDEX_NAME, LatentSet, read_tar, write_shard
+from pipeline.corpus.set_captions import erase_captions
 from pipeline.errors import StorageError, UsageError
 from pipeline.storage import Storage, read_parquet
 from pipeline.uris import tar_members
@@ -36,6 +37,7 @@ ROWS_PATH = re.compile(  # a file of a row table, of this corpus or of one insid
     r"(?P<root>(?:.*/)?)(?P<folder>sources|clips|prints|strip_parts|(?:captions|embeddings)/[^/]+)/"
     r"(?P<fingerprint>[^/.-]+)[.-][^/]*\.parquet"
 )
+SET_PATH = re.compile(rf"{LATENTS_FOLDER}/[^/]+/(index|captions[^/]*|pieces/[^/]+|parts/[^/]+)\.parquet")
 STRIPS_PATH = re.compile(r"(?P<root>(?:.*/)?)strips/(?P<key>[^/]+)\.parquet")
 
 
@@ -71,17 +73,15 @@ def take_down(corpus: Corpus, names: Sequence[str], *, reason: str = "", dry_run
     corpus.sweep_pieces()  # half-done analyses; they can be made again
     for path in left.report:
         corpus.storage.delete(path)
-    sets = [LatentSet.around(corpus.storage, path) for path in left.tables if path.endswith(f"/{INDEX_NAME}")]
-    for latents in sets:
-        latents.open()
-    for path in left.shards:
-        _erase_from_tar(corpus, path, ids)
+    of_sets = [path for path in (*left.tables, *left.shards) if path.startswith(f"{LATENTS_FOLDER}/")]
+    for name in sorted({path.split("/")[1] for path in of_sets}):
+        latents = LatentSet(corpus.storage, name)
+        tars = [path for path in left.shards if path.startswith(f"{latents.folder}/")]
+        _erase_from_set(corpus, latents, [path.rpartition("/")[2] for path in tars], ids)
     _erase_from_row_tables(corpus, left, ids)
-    for path in set(left.tables) - {latents.index_path for latents in sets}:
-        if not ROWS_PATH.fullmatch(path):
+    for path in left.tables:
+        if not ROWS_PATH.fullmatch(path) and not SET_PATH.fullmatch(path):
             _erase_from_table(corpus, path, ids)
-    for latents in sets:
-        latents.close(latents.part_keys())  # the set can be read again at once
     LOG.info("took down %s: %d clips", ", ".join(left.sources) or "nothing", len(left.clips))
     return left
 
@@ -221,32 +221,30 @@ def _bare(sources: pa.Table) -> pa.Table:
 
 def _erase_from_table(corpus: Corpus, path: str, ids: Sequence[str]) -> None:
     """Drops the rows from a table that is one file."""
-    if not corpus.storage.exists(path):  # a part that went with its tar
-        return
     rows = read_parquet(pa.BufferReader(corpus.storage.read_bytes(path)))
     rows = rows.filter(pc.invert(_of(rows, pa.array(sorted(ids), pa.string()))))
     corpus.storage.write_bytes(path, tables.to_parquet(rows))
 
 
-def _erase_from_tar(corpus: Corpus, path: str, ids: Sequence[str]) -> None:
-    """Writes the tar and its part again without the samples; the other samples keep their bytes."""
-    latents, shard = LatentSet.around(corpus.storage, path), path.rpartition("/")[2]
-    samples = read_tar(corpus.storage.read_bytes(path))
-    data, index = write_shard([s for s in samples if s.record["source_id"] not in ids], shard)
-    keys = (key for key in latents.part_keys() if shard in latents.part(key)["shard"].to_pylist())
-    key = next(keys, None)
-    if key is None:  # an unfinished encode: it plans this shard again
-        corpus.storage.write_bytes(path, data)
-        return
-    part, rows = latents.part_path(key), latents.part(key).to_pylist()
-    failed = [row for row in rows if row["status"] != "ok" and row["source_id"] not in ids]
-    corpus.storage.delete(part)  # before its tar changes
-    if not index and not failed:
-        corpus.storage.delete(path)
-        return
-    corpus.storage.write_bytes(path, data)
-    merged = tables.from_rows(sorted(index + failed, key=lambda row: row["clip_id"]), tables.INDEX)
-    corpus.storage.write_bytes(part, tables.to_parquet(merged))
+def _erase_from_set(corpus: Corpus, latents: LatentSet, shards: Sequence[str], ids: Sequence[str]) -> None:
+    """Takes the sources out of a set. Each tar that holds one gives its other live samples to a new one, and
+    goes when the index says so: whoever reads the set meanwhile reads it as it was or as it will be."""
+    storage, gone = corpus.storage, pa.array(sorted(ids), pa.string())
+    for key in latents.piece_keys():
+        if pc.any(_of(latents.piece(key)[0], gone)).as_py():  # it is made again, without them
+            storage.delete_all([latents.piece_path(key), latents.piece_path(key, ".tar")])
+    storage.delete_all(map(latents.part_path, latents.part_keys()))
+    state = latents.state()
+    if state.rows.num_rows:
+        named = set(pc.unique(state.rows["shard"]).to_pylist())
+        touched = [[shard] for shard in shards if shard in named]
+        state, sums = repacked(latents, state, touched, pc.invert(_of(state.rows, gone)))
+        latents.commit(state, sums)
+        live = state.rows.filter(pc.equal(state.rows["status"], OK))["clip_id"].combine_chunks()
+        for name in storage.list(latents.folder, ".parquet"):
+            if name.startswith("captions"):
+                erase_captions(storage, f"{latents.folder}/{name}", live)
+    storage.delete_all(map(latents.shard_path, shards))
 
 
 def _tars_with(corpus: Corpus, ids: set[str], *, open_all: bool) -> list[str]:
@@ -254,22 +252,19 @@ def _tars_with(corpus: Corpus, ids: set[str], *, open_all: bool) -> list[str]:
     names of their members, which begin with their source's."""
     hit = []
     for latents in (LatentSet(corpus.storage, name) for name in corpus.sets("latents")):
-        rows = latents.index() if not latents.is_open() else _parts_of(latents)
+        rows = latents.state().rows
         of_ids = pc.is_in(rows["source_id"], value_set=pa.array(sorted(ids), pa.string()))
-        hit += [latents.shard_path(shard) for shard in rows["shard"].filter(of_ids).unique().to_pylist()]
+        named = rows["shard"].filter(of_ids).unique().drop_null().to_pylist()
+        there = set(latents.shards())
+        hit += [latents.shard_path(shard) for shard in named if shard in there]
         known = set() if open_all else set(rows["shard"].unique().to_pylist())
-        for path in (latents.shard_path(shard) for shard in latents.shards() if shard not in known):
+        for path in (latents.shard_path(shard) for shard in sorted(there - known)):
             members, problem = tar_members(f"{corpus.root}/{path}")
             if problem:
                 raise StorageError(f"cannot read {corpus.root}/{path}: {problem}")
             if any(source_of(member.name) in ids for member in members):
                 hit.append(path)
     return sorted(set(hit))
-
-
-def _parts_of(latents: LatentSet) -> pa.Table:
-    """Schema INDEX: the rows of a set that is open."""
-    return pa.concat_tables([tables.INDEX.empty_table(), *map(latents.part, latents.part_keys())])
 
 
 def _parquet_files(corpus: Corpus) -> list[str]:

@@ -35,7 +35,7 @@ VICTIMS = {
 TERMINATED = "exit 143"
 PARTS = ("sources", "clips", "strips", "captions", "latents")  # folders of files that never change
 ROWS = ("sources", "clips", "captions")  # whose parts are gone once they are folded
-SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.samples_per_shard=4")
+SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.clips_per_task=4")
 STUCK_S, RESTARTS = 300.0, 3  # a run still alive so long after the kill is stuck; how often to start again
 SOONEST_S = 0.1  # after the start; a victim not seen by then is not there
 STDERR = "stderr.log"  # of a run, beside its corpus
@@ -121,7 +121,10 @@ def _unfinished(corpus: Path, wanted: dict[str, bytes]) -> list[str]:
     whose names it left behind, parts that are not whole."""
     left = [str(path.relative_to(corpus)) for path in corpus.rglob(".tmp-*")]
     for name in contents(corpus):
-        if name.startswith(ROWS) and name.endswith(".parquet") and name not in wanted:
+        if name.endswith(".tar") and "/pieces/" in name:
+            continue  # a piece without its rows is nothing yet
+        passes = name.startswith(ROWS) or any(f"/{folder}/" in name for folder in ("pieces", "parts"))
+        if passes and name.endswith(".parquet") and name not in wanted:
             left += [] if _is_whole(corpus / name) else [name]
         elif name.startswith(PARTS) and name.endswith((".parquet", ".tar")):
             left += [] if (corpus / name).read_bytes() == wanted.get(name) else [name]

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from pipeline.config import StageResources
 from pipeline.errors import ConfigError, FramemillError, MediaError, StorageError, is_environment
+from pipeline.storage import Buffer, Stream
 
 T = TypeVar("T")
 UNSET = StageResources(deadline_s=0.0)  # where no config is at hand
@@ -90,7 +91,7 @@ class Output:
     """One file to commit, relative to the corpus root."""
 
     path: str
-    data: bytes | memoryview
+    data: Buffer | Stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

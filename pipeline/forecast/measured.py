@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipeline.corpus import tables
 from pipeline.engine.runner import Beat, Executor, Receipt
 from pipeline.engine.stage import Output, Resources, Stage, Task, TaskResult
-from pipeline.storage import Storage, read_parquet
+from pipeline.storage import Storage, Stream, read_parquet
 
 MEASURED = "measured"
 Slices = Sequence[Sequence[int]]  # row numbers of a task
@@ -153,7 +153,7 @@ def measurements_of(storage: Storage, stage: Stage, tasks: Sequence[Task]) -> Me
 
 
 def _joined(results: Sequence[TaskResult]) -> list[Output]:
-    """The outputs of the slices as those of one task: tables joined; of other files the last."""
+    """The outputs of the slices as those of one task: tables joined, other files one behind the other."""
     parts: dict[str, list[Output]] = {}
     for result in results:
         for output in result.outputs:
@@ -162,8 +162,12 @@ def _joined(results: Sequence[TaskResult]) -> list[Output]:
 
 
 def _one(path: str, outputs: Sequence[Output]) -> Output:
-    if len(outputs) == 1 or not path.endswith(".parquet"):
-        return outputs[-1]
+    if len(outputs) == 1:
+        return outputs[0]
+    if not path.endswith(".parquet"):
+        return Output(
+            path=path, data=b"".join(bytes(o.data) for o in outputs if not isinstance(o.data, Stream))
+        )
     rows = pa.concat_tables([read_parquet(pa.BufferReader(output.data), None) for output in outputs])
     return Output(path=path, data=tables.to_parquet(rows))
 

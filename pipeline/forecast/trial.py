@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pipeline.config import AnalyzeConfig, Config
 from pipeline.corpus import tables
 from pipeline.corpus.corpus import INPUTS_PATH, JUDGED_PATH, PIECES_FOLDER, Corpus
-from pipeline.corpus.shards import LatentSet
+from pipeline.corpus.latent_set import LatentSet
 from pipeline.engine.pool import PoolExecutor
 from pipeline.engine.runner import Executor, RunSummary, run
 from pipeline.engine.stage import Failure, Task, guard

@@ -1,8 +1,8 @@
 """How well a VAE keeps pictures: reconstruction PSNR per file, beside its closed-form stage alone.
 
 In: a VAE and a folder of media. Out: plain numbers. Each file is measured on its longest shot, as
-`framemill encode` reads it by default (native aspect, 1 + 4k frames). Files that this repo's training
-would have seen and held-out ones are told apart by the rule of `pool.is_held_out`.
+`framemill encode` reads it by default (native aspect, frame counts that the VAE takes). Files that this
+repo's training would have seen and held-out ones are told apart by the rule of `pool.is_held_out`.
 """
 
 from pathlib import PurePosixPath
@@ -63,7 +63,8 @@ def evaluate(vae: str | VideoVAE, media: str, progress: Progress) -> dict[str, A
 
 
 def _measure(model: VideoVAE, box: Sandbox, path: str) -> dict[str, Any]:
-    video = to_video(encode_span(box, path, usable_clips(box, path)[0]))[None]  # [1, 3, T, H, W]
+    frames = encode_span(box, path, usable_clips(box, path)[0], model.shape)
+    video = to_video(frames)[None]  # [1, 3, T, H, W]
     closed = reconstruct_closed_form(model, video) if isinstance(model, BuiltinVAE) else None
     return {
         "psnr_db": round(psnr_db(model.decode(model.encode(video)), video), 3),

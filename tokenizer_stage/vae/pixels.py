@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ModelError
+from tokenizer_stage.vae.geometry import VaeShape
 
 
 def to_video(frames: np.ndarray) -> Tensor:
@@ -21,14 +22,32 @@ def to_frames(video: Tensor) -> np.ndarray:
     return levels.permute(1, 2, 3, 0).contiguous().numpy()
 
 
-def check_video(video: Tensor, stride_t: int, stride_s: int) -> None:
-    """Refuses what a VAE would silently drop: frames beyond 1 + 4k, pixels beyond a multiple of 8."""
+def check_video(video: Tensor, shape: VaeShape, kind: str) -> None:
+    """Refuses, in the name of a VAE, what it would silently drop or fill up: frames and pixels beyond what it
+    takes."""
     if video.ndim != 5 or video.shape[1] != 3:
-        raise ModelError(f"video of shape {tuple(video.shape)}", expected="[B, 3, T, H, W] in [-1, 1]")
-    t, h, w = video.shape[2:]
-    if t % stride_t != 1 % stride_t:
-        raise ModelError(f"a video of {t} frames", expected=f"1 + {stride_t}k frames", fix="use frame_times")
-    if h % stride_s or w % stride_s or not h or not w:
         raise ModelError(
-            f"a video of {w}×{h} pixels", expected=f"multiples of {stride_s}", fix="use target_geometry"
+            f"{kind}: video of shape {tuple(video.shape)}", expected="[B, 3, T, H, W] in [-1, 1]"
         )
+    t, h, w = video.shape[2:]
+    if t not in shape.frames:
+        raise ModelError(f"{kind}: {t} frames", expected=f"{shape.frames} frames", fix="use frame_times")
+    if h not in shape.sides.height or w not in shape.sides.width:
+        raise ModelError(
+            f"{kind}: frames of {w}×{h} pixels",
+            expected=f"widths of {shape.sides.width} and heights of {shape.sides.height}",
+            fix="use target_geometry",
+        )
+
+
+def check_latents(latents: Tensor, shape: VaeShape, kind: str) -> int:
+    """The number of frames that these latents `[B, C, T, h, w]` are of; refuses those of no video."""
+    if latents.ndim != 5 or latents.shape[1] != shape.channels:
+        raise ModelError(
+            f"{kind}: latents of shape {tuple(latents.shape)}", expected=f"[B, {shape.channels}, T, H, W]"
+        )
+    if not (frames := shape.frames_of(latents.shape[2])):
+        raise ModelError(
+            f"{kind}: {latents.shape[2]} latent steps", expected=f"those of {shape.frames} frames"
+        )
+    return frames

@@ -16,9 +16,11 @@ from pipeline.config import AnalyzeConfig, EncodeConfig
 from pipeline.errors import MediaError
 from pipeline.sandbox.sandbox import Sandbox
 from pipeline.sources.discover import discover
-from tokenizer_stage.vae.geometry import frame_rate, frame_times, target_geometry
+from tokenizer_stage.vae.description import builtin_shape
+from tokenizer_stage.vae.geometry import Sides, VaeShape, frame_rate, frame_times, target_geometry
 
 Pool = list[np.ndarray]
+BUILTIN_SHAPE = builtin_shape(16)
 LOG = logging.getLogger(__name__)
 FINE_AREA_PX = 256 * 160
 FINE_FRAMES = 25
@@ -44,12 +46,18 @@ def usable_clips(box: Sandbox, path: str) -> list[dict[str, Any]]:
     return sorted(clips, key=lambda c: (c["start_s"] - c["end_s"], c["start_s"]))
 
 
-def encode_span(box: Sandbox, path: str, clip: dict[str, Any], *, start_s: float | None = None) -> np.ndarray:
-    """The clip as `framemill encode` reads it by default, from its start or from `start_s`."""
-    config = EncodeConfig()
+def encode_span(
+    box: Sandbox, path: str, clip: dict[str, Any], shape: VaeShape, *, start_s: float | None = None
+) -> np.ndarray:
+    """The clip as `framemill encode` reads it by default, but on the VAE's own grid (no patches), from its
+    start or from `start_s`; a VAE that takes no pictures that small sees larger ones, and more frames."""
+    config, sides = EncodeConfig(), shape.sides
+    area_px = max(config.area_px, 4 * sides.width.first * sides.height.first)
+    max_frames = max(config.max_frames, shape.frames.first)
     start_s = clip["start_s"] if start_s is None else start_s
-    times = frame_times(start_s, clip["end_s"], frame_rate(config.fps, clip["fps"]), config.max_frames)
-    return _read(box, path, clip, times, config.area_px)
+    fps = frame_rate(config.fps, clip["fps"])
+    times = frame_times(start_s, clip["end_s"], fps, max_frames, shape.frames)
+    return _read(box, path, clip, times, area_px, sides)
 
 
 def read_pool(folder: str, spans_per_clip: int, seed: int) -> Pool:
@@ -82,10 +90,10 @@ def _random_span(
     slack_s = max(0.0, clip["end_s"] - clip["start_s"] - count / fps)
     start_s = clip["start_s"] + rng.random() * slack_s
     if as_encoded:
-        return encode_span(box, path, clip, start_s=start_s)
-    times = frame_times(start_s, clip["end_s"], fps, count)
+        return encode_span(box, path, clip, BUILTIN_SHAPE, start_s=start_s)
+    times = frame_times(start_s, clip["end_s"], fps, count, BUILTIN_SHAPE.frames)
     if number % 4 == 2:
-        return _read(box, path, clip, times, FINE_AREA_PX)
+        return _read(box, path, clip, times, FINE_AREA_PX, BUILTIN_SHAPE.sides)
     x, y, width, height = clip["crop"]
     side_x, side_y = min(width, NATIVE_SIDE_PX) // 8 * 8, min(height, NATIVE_SIDE_PX) // 8 * 8
     left, top = x + int(rng.integers(width - side_x + 1)), y + int(rng.integers(height - side_y + 1))
@@ -99,9 +107,11 @@ def _random_span(
     )
 
 
-def _read(box: Sandbox, path: str, clip: dict[str, Any], times: list[float], area_px: int) -> np.ndarray:
+def _read(
+    box: Sandbox, path: str, clip: dict[str, Any], times: list[float], area_px: int, sides: Sides
+) -> np.ndarray:
     x, y, width, height = clip["crop"]
-    target = target_geometry(width, height, area_px)
+    target = target_geometry(width, height, area_px, sides)
     left, top, crop_width, crop_height = target.crop
     return box.read_span(
         path,

@@ -49,13 +49,15 @@ def train(
     *,
     latents: str = "default",
     captions: str | None = None,
+    changed_set: bool = False,
     progress: Progress = silent,
     load_text: Callable[[str], TextEncoder] = load_text_encoder,
 ) -> dict[str, Any]:
-    """Trains until `config.steps`; resumes RUN when it has a checkpoint.
+    """Trains until `config.steps`; resumes RUN when it has a checkpoint. `corpus` may be the folder of a
+    latent set alone; `changed_set` lets a run go on with other samples than it was begun with.
 
     Raises:
-        UsageError: `out` holds something else than a run.
+        UsageError: `out` holds something else than a run, or the samples are others.
         FramemillError: a loss, a gradient or a weight is not finite; the run keeps its last good checkpoint.
     """
     began_s, run = time.monotonic(), Path(out)
@@ -63,7 +65,8 @@ def train(
     text = load_text(config.text_encoder)
     dataset = open_dataset(corpus, latents, captions, config)
     trainer = Trainer(run, dataset, text, config)
-    trainer.resume_or_init({"corpus": corpus.root, "latents": latents, "captions": captions})
+    data = {"corpus": corpus.root, "latents": latents, "captions": captions}
+    trainer.resume_or_init(data, changed_set=changed_set)
     loss = None
     while trainer.step < config.steps:
         loss = trainer.train_step()
@@ -88,7 +91,12 @@ class Trainer:
     def __init__(self, run: Path, dataset: Dataset, text: TextEncoder, config: TrainConfig) -> None:
         model_config = dataclasses.replace(config.model, channels=dataset.info.channels, text_dim=text.dim)
         self.run, self.config = run, dataclasses.replace(config, model=model_config)
-        self.lineage = Lineage(latents=dataset.info, text_encoder=text.name, text_sha256=text.sha256)
+        self.lineage = Lineage(
+            latents=dataset.info,
+            text_encoder=text.name,
+            text_sha256=text.sha256,
+            set_sha256=dataset.digest(),
+        )
         self.text, self.loader = text, Loader(dataset, text, self.config)
         self.held_out = held_out_batches(dataset, text, self.config)
         self.dtype = torch.bfloat16 if config.compute_dtype == "bfloat16" else torch.float32
@@ -102,14 +110,18 @@ class Trainer:
         self.metrics = run / runlog.METRICS_NAME
         self.validation: Validation | None = None
 
-    def resume_or_init(self, data: dict[str, Any]) -> None:
-        """From the newest checkpoint; else from `init`'s weights; else from scratch."""
+    def resume_or_init(self, data: dict[str, Any], *, changed_set: bool = False) -> None:
+        """From the newest checkpoint, on the samples that the run was begun with unless told otherwise; else
+        from `init`'s weights; else from scratch."""
         sweep(self.run)
         checkpoints = finished(self.run)
         if checkpoints:
             state = read_state(checkpoints[-1])
             _refuse_other_config(json.loads((self.run / CONFIG_NAME).read_text())["train"], self.config)
-            load_trained(str(self.run)).lineage.check(self.lineage.latents, self.text, str(self.run))
+            lineage = load_trained(str(self.run)).lineage
+            lineage.check(self.lineage.latents, self.text, str(self.run))
+            if not changed_set:
+                lineage.check_set(self.lineage.set_sha256, str(self.run))
             restore(checkpoints[-1], self.model, self.ema, self.optimizers)
             self.step = self.resumed_at = state["step"]
             LOG.info("%s goes on from step %d", self.run, self.step)

@@ -13,7 +13,7 @@ from safetensors.torch import load
 
 from pipeline import bundle
 from pipeline.corpus.shards import LatentsInfo
-from pipeline.errors import FormatError, ModelError
+from pipeline.errors import FormatError, ModelError, UsageError
 from pipeline.settings import build
 from training.config import FlowConfig, ModelConfig
 from training.model import VideoDiT
@@ -31,10 +31,21 @@ class Lineage:
     latents: LatentsInfo
     text_encoder: str
     text_sha256: str
+    set_sha256: str = ""  # of the samples and their split; of older runs it is not known
+
+    def check_set(self, other: str, where: str) -> None:
+        """Refuses to go on with other samples: another plan, and held-out clips that were trained on."""
+        if self.set_sha256 and self.set_sha256 != other:
+            raise UsageError(
+                f"the latent set is not the one that {where} was begun with",
+                expected="the same samples: clips were encoded, taken down or judged otherwise since",
+                fix="a new --out with --init of this run, or --changed-set to go on all the same",
+            )
 
     def check(self, latents: LatentsInfo, text: TextEncoder, where: str) -> None:
-        """Refuses latents of another VAE or format, and another text encoder."""
-        for name in ("format_version", "vae", "vae_sha256", "channels", "mean", "std"):
+        """Refuses latents of another VAE (other weights, wherever they lie) or format, and another text
+        encoder."""
+        for name in ("format_version", "vae_sha256", "channels", "mean", "std"):
             mine, theirs = getattr(self.latents, name), getattr(latents, name)
             if mine != theirs:
                 raise FormatError(

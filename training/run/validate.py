@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -34,23 +34,24 @@ class Validation:
 
 def held_out_batches(dataset: Dataset, text: TextEncoder, config: TrainConfig) -> list[Batch]:
     """Up to `val_samples` clips, the same ones always, a few thousand tokens a batch."""
-    rows = sorted(dataset.val_rows, key=lambda row: hashed_share(row["clip_id"]))[: config.val_samples]
+    samples = dataset.samples
+    rows = sorted(dataset.val_rows.tolist(), key=lambda row: hashed_share(samples.clip_id(row)))
     return [
         make_batch(
             dataset,
             chunk,
-            [choose_caption(dataset.captions[row["clip_id"]], MIDDLE_SHARE, config) for row in chunk],
+            [choose_caption(dataset.texts.texts(row), MIDDLE_SHARE, config) for row in chunk],
             text,
             epoch=0,
         )
-        for chunk in _within_budget(rows, config.tokens_per_pack)
+        for chunk in _within_budget(rows[: config.val_samples], samples.tokens, config.tokens_per_pack)
     ]
 
 
-def _within_budget(rows: list[dict[str, Any]], budget: int) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
+def _within_budget(rows: list[int], tokens: np.ndarray, budget: int) -> Iterator[list[int]]:
+    chunk: list[int] = []
     for row in rows:
-        if chunk and sum(tokens_of(one["shape"]) for one in [*chunk, row]) > budget:
+        if chunk and tokens[[*chunk, row]].sum() > budget:
             yield chunk
             chunk = []
         chunk.append(row)

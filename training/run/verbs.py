@@ -9,10 +9,11 @@ def add_verbs(verbs: Verbs) -> None:
     add = verbs.add(
         "train", train, "corpus --out runs/first --init builtin: --steps 500", settings=True, resumes=True
     )
-    add("corpus")
+    add("corpus", help="the corpus, or the folder of a latent set alone, local or s3://")
     add("--out", required=True, help="the run folder; naming an old one resumes it")
     add("--latents", default="default", help="name of the latent set")
-    add("--captions", help="a caption set of the corpus (default: the captions in the shards)")
+    add("--captions", help="a caption set (default: the captions beside the latents)")
+    add("--changed-set", action="store_true", help="go on although the samples are not those of the run")
     add("--init", help="start from builtin: or a run folder")
     add("--steps", type=int)
     add = verbs.add("train-eval", train_eval, "--run runs/first --json")
@@ -20,6 +21,9 @@ def add_verbs(verbs: Verbs) -> None:
     add("--prompts", type=int, default=16)
     add("--steps", type=int, default=20, help="sampling steps")
     add("--sheet", metavar="PNG", help="draw the first prompts: samples above, their truth below")
+    add = verbs.add("bench open", bench_open, "--samples 1000000 --out /scratch/set --json")
+    add("--samples", type=int, default=1_000_000)
+    add("--out", required=True, help="a folder or s3:// prefix; the synthetic set in it stays")
     add = verbs.add(
         "sample", sample, '--prompt "a red circle moves left" --size 96x64 --frames 17 --out red.mp4'
     )
@@ -37,6 +41,7 @@ def add_verbs(verbs: Verbs) -> None:
 def train(args: Args) -> int:
     """Train the text-conditional diffusion transformer on a corpus's latent shards, or resume a run."""
     from pipeline.corpus.corpus import Corpus
+    from pipeline.corpus.latent_set import INDEX_NAME
     from pipeline.progress import progress_bar
     from pipeline.settings import load
     from training.config import TrainConfig
@@ -44,9 +49,17 @@ def train(args: Args) -> int:
 
     config = load(TrainConfig(), args.config, args.set, {"steps": args.steps, "init": args.init})
     with progress_bar("train", "steps", machine=args.json) as report:
-        corpus = Corpus(args.corpus).require()
+        corpus = Corpus(args.corpus)
+        if not corpus.storage.exists(INDEX_NAME):
+            corpus.require()
         summary = train_model(
-            corpus, args.out, config, latents=args.latents, captions=args.captions, progress=report
+            corpus,
+            args.out,
+            config,
+            latents=args.latents,
+            captions=args.captions,
+            changed_set=args.changed_set,
+            progress=report,
         )
     show(args, summary)
     return 0
@@ -62,6 +75,16 @@ def train_eval(args: Args) -> int:
             args,
             evaluate(args.run, prompts=args.prompts, steps=args.steps, sheet=args.sheet, progress=report),
         )
+    return 0
+
+
+def bench_open(args: Args) -> int:
+    """What it takes to open a latent set of so many samples, synthetic ones."""
+    from pipeline.progress import progress_bar
+    from training.run.opening import bench_open as bench
+
+    with progress_bar("open", "steps", machine=args.json) as report:
+        show(args, bench(args.samples, args.out, report))
     return 0
 
 

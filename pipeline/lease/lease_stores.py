@@ -1,4 +1,4 @@
-"""Where leases lie (pipeline/corpus/lease.py): on a disk, or in a bucket.
+"""Where leases lie (pipeline/lease/lease.py): on a disk, or in a bucket.
 
 In: a folder or an s3:// prefix. Out: named files that are created only if they are not there, with their ages
 by the clock of their store. S3 is asked by boto3: Arrow's client cannot send a condition. It finds keys,

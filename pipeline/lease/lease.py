@@ -26,9 +26,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.corpus.lease_stores import DiskLeases, S3Leases
 from pipeline.ending import send_to_main
 from pipeline.errors import StorageError, UsageError
+from pipeline.lease.lease_stores import DiskLeases, S3Leases
 from pipeline.storage import is_remote
 
 LOG = logging.getLogger(__name__)

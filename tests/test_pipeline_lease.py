@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import Config
-from pipeline.corpus import lease
 from pipeline.corpus.corpus import Corpus
-from pipeline.corpus.lease import BEAT_S, PREFIX, RELEASED, STALE_S, Holder, held, take
-from pipeline.corpus.lease_stores import DiskLeases
 from pipeline.ending import stopping_on_signals
 from pipeline.errors import StorageError, UsageError
+from pipeline.lease import lease
+from pipeline.lease.lease import BEAT_S, PREFIX, RELEASED, STALE_S, Holder, held, take
+from pipeline.lease.lease_stores import DiskLeases
 
 FIRST, SECOND = f"{PREFIX}000001", f"{PREFIX}000002"
 

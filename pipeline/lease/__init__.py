@@ -1,0 +1,1 @@
+"""Who may write to a corpus: one writer at a time, on any store."""
