@@ -83,7 +83,7 @@ class Corpus:
 
     def config(self) -> Config:
         """The config of the last run."""
-        sections = ("analyze", "judge", "caption", "encode")
+        sections = ("analyze", "judge", "caption", "encode", "text")
         return build(Config, {name: value for name, value in self._toml().items() if name in sections})
 
     def fingerprints(self) -> dict[str, str]:

@@ -98,8 +98,8 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
     digest = sha256_hex(npy.getvalue())
     record |= {"key": key, "latent_shape": list(latent.shape), "latent_sha256": digest}
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    offset = _add_member(tar, f"{key}.latent.npy", npy.getvalue())
-    json_offset = _add_member(tar, f"{key}.json", text)
+    offset = add_member(tar, f"{key}.latent.npy", npy.getvalue())
+    json_offset = add_member(tar, f"{key}.json", text)
     return {
         "clip_id": record["clip_id"],
         "source_id": record["source_id"],
@@ -122,7 +122,7 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
     }
 
 
-def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     """Appends a member that carries no time, owner or machine; the offset of its data."""
     member = tarfile.TarInfo(name)
     member.size = len(data)
