@@ -17,7 +17,8 @@ from pipeline.corpus.manifest import tables_of
 from pipeline.corpus.takedown import take_down
 from pipeline.engine.runner import LocalExecutor, RunSummary
 from pipeline.errors import FormatError, MediaError
-from tokenizer_stage.text.encoder import TextFeatures, load_text_encoder
+from tokenizer_stage.text.encoder import TextFeatures
+from tokenizer_stage.text.names import load_text_encoder
 from tokenizer_stage.text.stage import Load, encode_texts
 from tokenizer_stage.text.text_set import NULL_NAME, TextSet
 
@@ -75,6 +76,15 @@ def captioned(root: Path, clip_ids: Sequence[str], **changes: dict[str, str]) ->
         corpus.storage.delete(f"captions/builtin/{name}")
     corpus.storage.write_bytes(f"captions/builtin/{'c' * 8}-1.parquet", part)
     return Corpus(str(root))
+
+
+def analyzed(corpus: Corpus) -> None:
+    """Gives the corpus the sources of its captions."""
+    corpus.record(SMALL, "analyze", "a" * 16)
+    rows = [{"source_key": s, "uri": s, "source_id": s, "status": "ok"} for s in SOURCES]
+    for path, schema in ((f"sources/{'a' * 8}-1.parquet", tables.SOURCES), ("inputs.parquet", tables.INPUTS)):
+        own = [{name: row[name] for name in row if name in schema.names} for row in rows]
+        corpus.storage.write_bytes(path, tables.to_parquet(tables.from_rows(own, schema)))
 
 
 def encoded(corpus: Corpus, load: Load = load_text_encoder, *, retry: bool = False) -> RunSummary:
@@ -164,13 +174,7 @@ def test_a_text_without_features_is_a_failed_row(tmp_path: Path) -> None:
 def test_a_source_that_is_taken_down_leaves_no_feature(tmp_path: Path) -> None:
     corpus = captioned(tmp_path, ids(2))
     encoded(corpus)
-    rows = [{"source_key": s, "uri": s, "source_id": s, "status": "ok"} for s in SOURCES]
-    corpus.record(SMALL, "analyze", "a" * 16)
-    corpus.storage.write_bytes(
-        f"sources/{'a' * 8}-1.parquet", tables.to_parquet(tables.from_rows(rows, tables.SOURCES))
-    )
-    inputs = [{"source_key": s, "uri": s} for s in SOURCES]
-    corpus.storage.write_bytes("inputs.parquet", tables.to_parquet(tables.from_rows(inputs, tables.INPUTS)))
+    analyzed(corpus)
     take_down(Corpus(corpus.root), [SOURCES[1]])
     for path in tmp_path.rglob("*"):
         if path.is_file() and path.name != "takedowns.parquet":
@@ -187,6 +191,7 @@ def test_compact_deletes_tars_that_nothing_names(tmp_path: Path) -> None:
     encoded(corpus)
     others = captioned(tmp_path, ids(2), **{c: {"short": "Other words."} for c in ids(2)})
     encoded(others)
+    analyzed(others)
     assert len(tars(others)) == 4
     collect(Corpus(corpus.root))
     assert len(tars(others)) == 2

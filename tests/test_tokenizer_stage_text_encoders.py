@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pipeline.config import TextConfig
 from pipeline.errors import ModelError
-from tokenizer_stage.text.encoder import describe_text_encoder, load_text_encoder
+from tokenizer_stage.text.names import describe_text_encoder, load_text_encoder
 
 transformers = pytest.importorskip("transformers", reason="no transformers: pip install 'framemill[hf]'")
 torch = pytest.importorskip("torch")

@@ -35,7 +35,7 @@ from pipeline.operation.receipts import old_receipts
 
 FILE = re.compile(  # a manifest, a part or a compacted file, of rows or of filmstrips
     r"(?P<folder>sources|clips|prints|strip_parts|strips|(?:captions|embeddings|text)/[^/]+)/"
-    r"_?(?P<fingerprint>[^/._-]+)(?P<kind>[.-])(?P<rest>[^/]*)"
+    r"_?(?P<fingerprint>[^/._-]+)(?P<kind>[.-])(?P<rest>(?:[^/]*\.)?(?:parquet|json|tar))"
 )
 HISTORY, LEFT, UNSEEN, KILLED, PAST = (
     "files made with other settings",

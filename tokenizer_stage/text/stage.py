@@ -34,13 +34,8 @@ from pipeline.operation.reasons import failures_of
 from pipeline.progress import Progress, silent
 from pipeline.settings import fingerprint
 from pipeline.storage import sha256_hex
-from tokenizer_stage.text.encoder import (
-    TextDescription,
-    TextEncoder,
-    TextFeatures,
-    describe_text_encoder,
-    load_text_encoder,
-)
+from tokenizer_stage.text.encoder import TextDescription, TextEncoder, TextFeatures
+from tokenizer_stage.text.names import describe_text_encoder, load_text_encoder
 from tokenizer_stage.text.text_set import KINDS, NULL_NAME, TextInfo, info_to_toml, set_name
 
 STAGE_VERSION = 1
