@@ -38,6 +38,8 @@ from pipeline.stages.outcome import AHEAD, NOTES, conclude, keep_driven, nothing
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
     "vae": "encode.vae",
+    "encoder": "text.encoder",
+    "captions": "text.captions",
     "preset": "judge.preset",
     "decontaminate": "judge.decontaminate",
 }
@@ -60,6 +62,9 @@ def add_verbs(verbs: Verbs) -> None:
     add("--captioner", help="builtin: | truth:FILE | coca:MODEL/TAG | hf:REPO | openai:URL#MODEL")
     add = _add_staged(verbs, "encode", encode, "corpus --vae builtin:")
     add("--vae", help="builtin: | diffusers:REPO")
+    add = _add_staged(verbs, "text", text, "corpus --encoder builtin:")
+    add("--encoder", help="builtin: | hf:REPO | hf:REPO#SUBFOLDER")
+    add("--captions", metavar="NAME", help="a caption set (default: that of caption.captioner)")
     add = _add_staged(verbs, "run", run, "videos/ --out corpus --executor ray")
     add("--captioner", help="as for caption")
     add("--vae", help="as for encode")
@@ -125,6 +130,11 @@ def caption(args: Args) -> int:
 def encode(args: Args) -> int:
     """Encode the kept clips into WebDataset shards of native-aspect latents."""
     return _run_stages(args, [_encode])
+
+
+def text(args: Args) -> int:
+    """Store the features that a text encoder gives of the captions, beside the latents."""
+    return _run_stages(args, [_text])
 
 
 def run(args: Args) -> int:
@@ -242,6 +252,13 @@ def _encode(run: _Run) -> list[RunSummary]:
 
     retry, report = run.args.retry_failed, run.progress("encode")
     return [encode_corpus(run.corpus, run.config, run.executor, report, retry_failed=retry)]
+
+
+def _text(run: _Run) -> list[RunSummary]:
+    from tokenizer_stage.text.stage import encode_texts
+
+    retry, report = run.args.retry_failed, run.progress("text")
+    return [encode_texts(run.corpus, run.config, run.executor, report, retry_failed=retry)]
 
 
 def _report(run: _Run) -> list[RunSummary]:

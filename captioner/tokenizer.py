@@ -37,6 +37,10 @@ class CaptionTokenizer:
         words = self._bpe.encode(text.strip(), add_special_tokens=False).ids
         return [self._style_ids[style], *words[: self.context_length - 2], END_ID]
 
+    def length(self, text: str) -> int:
+        """Tokens of the whole text with its style and `<end>`, however long."""
+        return len(self._bpe.encode(text.strip(), add_special_tokens=False).ids) + 2
+
     def encode_batch(self, texts: Sequence[str], style: str = "any") -> torch.Tensor:
         """Ids int64 [B, L], padded to the longest."""
         rows = [torch.tensor(self.encode(text, style)) for text in texts]

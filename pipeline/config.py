@@ -139,6 +139,25 @@ class CaptionConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TextConfig:
+    """Features of captions (tokenizer_stage/text/)."""
+
+    encoder: str = "builtin:"
+    captions: str = ""  # a caption set of the corpus; "": that of caption.captioner
+    max_tokens: int = 0  # of a text, specials included; 0: the encoder's own limit
+    template: str = "{}"  # what the encoder reads: the caption stands in for {}
+    dtype: str = "float32"  # of the encoder's arithmetic; features are stored as float16
+    shard_mb: int = no_key(128)
+
+    def __post_init__(self) -> None:
+        positive(self, "text", "shard_mb")
+        if self.max_tokens < 0:
+            raise ConfigError(f"text.max_tokens = {self.max_tokens}", expected="at least 0")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise ConfigError(f"text.dtype = {self.dtype!r}", expected="float32, bfloat16 or float16")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeConfig:
     """Latent shards (tokenizer_stage/). `area_px` bounds width × height. A clip's first frames are taken, at
     most `max_frames` and as many as the VAE takes: 1 + 4k of the built-in one."""
@@ -222,6 +241,7 @@ class ResourcesConfig:
     embed: StageResources = field(default_factory=StageResources)
     caption: StageResources = field(default_factory=StageResources)
     encode: StageResources = field(default_factory=StageResources)
+    text: StageResources = field(default_factory=StageResources)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,6 +269,7 @@ class Config:
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     caption: CaptionConfig = field(default_factory=CaptionConfig)
     encode: EncodeConfig = field(default_factory=EncodeConfig)
+    text: TextConfig = field(default_factory=TextConfig)
     resources: ResourcesConfig = field(default_factory=ResourcesConfig, metadata=OF_THE_RUN)
     prices: PricesConfig = field(default_factory=PricesConfig, metadata=OF_THE_RUN)
 

@@ -33,6 +33,7 @@ ROOMS = [  # in import order: a file imports from its own folder and from those 
     "captioner.training",
     "captioner.audit",
     "tokenizer_stage.vae",
+    "tokenizer_stage.text",
     "tokenizer_stage",
     "training",
     "training.run",

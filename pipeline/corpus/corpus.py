@@ -84,7 +84,7 @@ class Corpus:
 
     def config(self) -> Config:
         """The config of the last run."""
-        sections = ("analyze", "judge", "caption", "encode")
+        sections = ("analyze", "judge", "caption", "encode", "text")
         values = {name: dict(value) for name, value in self._toml().items() if name in sections}
         values.get("encode", {}).pop("samples_per_shard", None)  # of versions that counted: bytes count now
         return build(Config, values)

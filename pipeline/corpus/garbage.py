@@ -30,12 +30,13 @@ from pipeline.corpus.manifest import (
     place_of,
     tables_of,
 )
+from pipeline.corpus.snapshot import tars_of_text
 from pipeline.errors import UsageError
 from pipeline.operation.receipts import old_receipts
 
 FILE = re.compile(  # a manifest, a part or a compacted file, of rows or of filmstrips
-    r"(?P<folder>sources|clips|prints|strip_parts|strips|(?:captions|embeddings)/[^/]+)/"
-    r"_?(?P<fingerprint>[^/._-]+)(?P<kind>[.-])(?P<rest>[^/]*)"
+    r"(?P<folder>sources|clips|prints|strip_parts|strips|(?:captions|embeddings|text)/[^/]+)/"
+    r"_?(?P<fingerprint>[^/._-]+)(?P<kind>[.-])(?P<rest>(?:[^/]*\.)?(?:parquet|json|tar))"
 )
 HISTORY, LEFT, UNSEEN, KILLED, PAST, WASTE = (
     "files made with other settings",
@@ -108,6 +109,10 @@ def collect(corpus: Corpus, *, dry_run: bool = False) -> list[Garbage]:
     left += [
         f[0] for f in current if f["folder"] == CLIPS.folder and f["kind"] == "-" and keys[f[0]] not in marked
     ]
+    for name in corpus.sets("text"):
+        (table,) = tables_of(place := f"text/{name}")
+        tars = tars_of_text(corpus.storage, table, places[place])
+        left += [path for path, clip_ids in tars.items() if not len(clip_ids)]
     past = old_receipts(corpus.storage)
     erasures = {place: list(_erasures(corpus, place, sorted(unseen), sizes)) for place in places}
     if not dry_run:

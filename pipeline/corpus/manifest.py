@@ -126,8 +126,10 @@ def tables_of(place: str) -> tuple[RowTable, ...]:
     if place == ANALYZE:
         return ANALYZED
     kind, _, name = place.partition("/")
-    if not name or kind not in ("captions", "embeddings"):
+    if not name or kind not in ("captions", "embeddings", "text"):
         return ()
+    if kind == "text":
+        return (_table(place, tables.TEXTS, 1 << 19, "clip_id", "kind"),)
     if kind == "captions":
         return (_table(place, tables.CAPTIONS, 1 << 19, "clip_id"),)
     return (_table(place, tables.EMBEDDINGS, 1 << 16, "clip_id"),)

@@ -130,10 +130,10 @@ def _add_sample(tar: tarfile.TarFile, sample: Sample, shard: str) -> dict[str, A
             )
         record["logvar_sha256"] = sha256_hex(npy_bytes(sample.logvar))
     text = json.dumps(record, sort_keys=True, ensure_ascii=False, allow_nan=False).encode()
-    offset = _add_member(tar, f"{key}.latent.npy", npy)
+    offset = add_member(tar, f"{key}.latent.npy", npy)
     if sample.logvar is not None:
-        _add_member(tar, f"{key}.logvar.npy", npy_bytes(sample.logvar))
-    json_offset = _add_member(tar, f"{key}.json", text)
+        add_member(tar, f"{key}.logvar.npy", npy_bytes(sample.logvar))
+    json_offset = add_member(tar, f"{key}.json", text)
     return {
         "clip_id": record["clip_id"],
         "source_id": record["source_id"],
@@ -170,7 +170,7 @@ def npy_bytes(values: np.ndarray) -> bytes:
     return sink.getvalue()
 
 
-def _add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+def add_member(tar: tarfile.TarFile, name: str, data: bytes) -> int:
     """Appends a member that carries no time, owner or machine; the offset of its data."""
     member = tarfile.TarInfo(name)
     member.size = len(data)

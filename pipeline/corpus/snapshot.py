@@ -75,6 +75,18 @@ def read(
         return now, unique_sorted(rows, table.key) if parts else rows
 
 
+def tars_of_text(storage: Storage, table: RowTable, fingerprint: str) -> dict[str, pa.Array]:
+    """Path of every tar of text features that a fingerprint's stage made → the ids of the clips whose rows
+    name it, some perhaps again; none where a killed task left it, or all of its texts are no more said."""
+    _, rows = read(storage, table, fingerprint, ["shard"])
+    prefix = f"{fingerprint[:PREFIX]}-"
+    names = [name for name in storage.list(table.folder, ".tar") if name.startswith(prefix)]
+    return {
+        f"{table.folder}/{name}": rows.filter(pc.equal(rows["shard"], name))["clip_id"].combine_chunks()
+        for name in names
+    }
+
+
 def parts_of(
     storage: Storage, table: RowTable, keys: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[pa.Table | None]:

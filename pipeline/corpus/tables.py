@@ -180,6 +180,22 @@ CAPTIONS = pa.schema(  # captions/<captioner>/: a row a clip
     ]
 )
 
+TEXTS = pa.schema(  # text/<captions>.<encoder>/: a row a text whose features are stored
+    [
+        ("clip_id", S),
+        ("kind", S),  # short | detailed | original
+        ("text", S),  # of which the features are
+        ("shard", S),  # file name of the tar
+        ("offset", I64),  # of the .npy bytes inside the tar
+        ("nbytes", I64),
+        ("tokens", I32),  # rows of the features: as many as the text has, up to the encoder's limit
+        ("cut_tokens", I32),  # of the text beyond the limit, in no features
+        ("sha256", S),  # of the .npy
+        ("status", S),  # ok | failed
+        ("reason", S),
+    ]
+)
+
 INDEX = pa.schema(  # latents/<name>/index.parquet: a row a sample, live or dead, and a row a failed clip
     [
         ("clip_id", S),

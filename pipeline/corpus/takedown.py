@@ -25,7 +25,7 @@ from pipeline.corpus.compaction import Edit
 from pipeline.corpus.corpus import INPUTS_PATH, TAKEDOWNS_PATH, TAKEN_DOWN, Corpus
 from pipeline.corpus.ids import source_of, sources_of
 from pipeline.corpus.latent_set import LATENTS_FOLDER, OK, LatentSet, repacked
-from pipeline.corpus.manifest import SOURCES, STRIP_PARTS, place_of, tables_of
+from pipeline.corpus.manifest import SOURCES, STRIP_PARTS, RowTable, place_of, tables_of
 from pipeline.corpus.set_captions import erase_captions
 from pipeline.errors import StorageError, UsageError
 from pipeline.storage import Storage, read_parquet
@@ -34,7 +34,7 @@ from pipeline.uris import tar_members
 LOG = logging.getLogger(__name__)
 REPORT_PATH = "report/index.html"  # shows frames
 ROWS_PATH = re.compile(  # a file of a row table, of this corpus or of one inside it (an evaluation set's)
-    r"(?P<root>(?:.*/)?)(?P<folder>sources|clips|prints|strip_parts|(?:captions|embeddings)/[^/]+)/"
+    r"(?P<root>(?:.*/)?)(?P<folder>sources|clips|prints|strip_parts|(?:captions|embeddings|text)/[^/]+)/"
     r"(?P<fingerprint>[^/.-]+)[.-][^/]*\.parquet"
 )
 SET_PATH = re.compile(rf"{LATENTS_FOLDER}/[^/]+/(index|captions[^/]*|pieces/[^/]+|parts/[^/]+)\.parquet")
@@ -206,9 +206,22 @@ def _erase_from_row_tables(corpus: Corpus, left: Traces, ids: Sequence[str]) -> 
         for table in tables_of(place):
             _, rows = snapshot.read(storage, table, prefix, ["source_id"] if table is SOURCES else [])
             of_ids = rows.filter(_of(rows, wanted))[table.id].combine_chunks()
+            if table.folder.startswith("text/"):
+                of_ids = _erase_text_tars(storage, table, prefix, of_ids)
             edits[table.folder] = Edit(ids=of_ids, change=_bare if table is SOURCES else None)
         folding.fold(storage, tables_of(place), prefix, edits)
     corpus.storage.delete_all(file[0] for file in files if re.fullmatch(r"[^.]*\.parquet", file[0]))
+
+
+def _erase_text_tars(storage: Storage, table: RowTable, prefix: str, ids: pa.Array) -> pa.Array:
+    """Deletes the tars with features of these clips, and those that no row names; all clips with rows in the
+    former, whose features are made again by the next `framemill text`."""
+    gone = [ids]
+    for path, clip_ids in snapshot.tars_of_text(storage, table, prefix).items():
+        if not len(clip_ids) or pc.any(pc.is_in(clip_ids, value_set=ids)).as_py():
+            storage.delete(path)
+            gone.append(clip_ids)
+    return pc.unique(pa.chunked_array(gone, pa.string()))
 
 
 def _bare(sources: pa.Table) -> pa.Table:

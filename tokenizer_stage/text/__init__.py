@@ -1,0 +1,1 @@
+"""Text encoders by name, and the features that they give of captions."""
