@@ -92,7 +92,7 @@ def test_a_store_that_refuses_from_the_fourth_source_on_fails_no_source(
     assert main(words) == 1
     said = capsys.readouterr()
     assert statuses(out) == ["ok"] * 3
-    assert re.search(rf"lost {SOURCES - 3} \(.* × {FAULTS_IN_A_ROW}\), ok 3", said.err), said.err
+    assert f"lost {SOURCES - 3}, ok 3" in said.err
     assert "the stage analyze was stopped: 5 tasks in a row" in said.err
     assert "run the same command again: it does the 9 open tasks" in said.err
     assert said.err.count("lost task: analyze") == SOURCES - 3
