@@ -33,7 +33,7 @@ from pipeline.engine.beside import Beside, beside
 from pipeline.engine.resources import let_waiting_threads_sleep
 from pipeline.engine.runner import Executor, LocalExecutor, RunSummary, StageStopped
 from pipeline.progress import Progress
-from pipeline.stages.outcome import AHEAD, NOTES, conclude, keep_driven, nothing_done, say_left_out, say_lost
+from pipeline.stages.outcome import AHEAD, conclude, keep_driven, nothing_done, say_lost
 
 FLAGS = {  # flags that stand for config keys
     "captioner": "caption.captioner",
@@ -160,23 +160,13 @@ StageRun = Callable[[_Run], list[RunSummary]]
 
 
 def _analyze(run: _Run, beside: Beside = nullcontext) -> list[RunSummary]:
-    from pipeline.sources.absent import absent_inputs, absent_line, absent_remark, with_absent
-    from pipeline.sources.discover import discover
     from pipeline.stages.analyze import analyze_corpus
+    from pipeline.stages.intake import take_in
 
-    sources = discover(run.args.src)
-    say_left_out(sources.ignored, sources.notes)
-    inputs, keep = sources.inputs, run.args.keep_absent
-    closed, gone = () if keep else sources.closed, run.corpus.taken_down_keys()
-    absent = absent_inputs(before := run.corpus.inputs(), inputs, gone, closed)
-    if line := absent_line(absent, before.num_rows, keep=keep):
-        print(line, file=sys.stderr, flush=True)
-    run.remarks["absent"] = absent_remark(absent, keep=keep)
-    run.remarks["notes"] = list(sources.notes[:NOTES])
-    inputs = with_absent(inputs, absent) if keep else inputs
-    retry, report = run.args.retry_failed, run.progress("analyze")
-    of_run = run.corpus, inputs, run.config, run.executor, report
-    return [analyze_corpus(*of_run, retry_failed=retry, beside=beside)]
+    inputs, remarks = take_in(run.corpus, run.args.src, keep_absent=run.args.keep_absent)
+    run.remarks.update(remarks)
+    of_run = run.corpus, inputs, run.config, run.executor, run.progress("analyze")
+    return [analyze_corpus(*of_run, retry_failed=run.args.retry_failed, beside=beside)]
 
 
 def _analyze_and_caption(run: _Run) -> list[RunSummary]:
@@ -225,8 +215,7 @@ def _caption_beside_latents(run: _Run) -> list[RunSummary]:
     if isinstance(run.executor, LocalExecutor):
         return _caption(run)
     _take_over(run)
-    retry = run.args.retry_failed
-    latents: list[RunSummary] = []
+    retry, latents = run.args.retry_failed, list[RunSummary]()
 
     def made_beside() -> AbstractContextManager[None]:
         report = run.progress("latents")

@@ -1,6 +1,6 @@
-"""What a run of stages says of itself: what was left out and lost, how the corpus stands; its exit code.
+"""What a run of stages says of itself: what was lost, how the corpus stands; its exit code.
 
-In: summaries of stages, notes on sources. Out: the result on stdout, lines on stderr. Never: a stage.
+In: summaries of stages. Out: the result on stdout, lines on stderr. Never: a stage.
 """
 
 import sys
@@ -15,21 +15,9 @@ from pipeline.operation.reasons import by_class
 from pipeline.operation.receipts import keep_receipt
 from pipeline.progress import reasons
 
-NOTES = 20  # on the sources, that a run says one by one
 AHEAD = "ahead"  # the remark on captions that were made before clips were judged
 DRIVEN = ("judge", "report")  # stages without workers
 LOST_NAMED = 20  # tasks, on stderr; the log has them all
-
-
-def say_left_out(ignored: Sequence[str], notes: Sequence[str]) -> None:
-    """Names the first of what discovery left out or remarked."""
-    if ignored:
-        named = ", ".join(ignored[:3]) + (", …" if len(ignored) > 3 else "")
-        print(f"{len(ignored)} files without a media extension left out: {named}", file=sys.stderr)
-    for note in notes[:NOTES]:
-        print(note, file=sys.stderr)
-    if len(notes) > NOTES:
-        print(f"… and {len(notes) - NOTES} more notes on the sources", file=sys.stderr)
 
 
 def nothing_done(summary: RunSummary) -> str:
