@@ -13,6 +13,7 @@ from framemill import all_verbs, main
 
 VERBS = all_verbs().names
 WITH_SETTINGS = (
+    "text",
     *("toyworld", "analyze", "plan", "judge", "caption", "encode", "run", "cost", "train"),
     *("captioner train", "vae train"),
 )

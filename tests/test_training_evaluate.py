@@ -92,6 +92,18 @@ def test_texts_are_embedded_once_and_forgotten_beyond_the_bound() -> None:
     assert asked == ["b", "b"]
 
 
+def test_features_do_not_depend_on_what_a_cache_holds() -> None:
+    """A resumed run begins with an empty cache, so its texts meet others."""
+    texts = [
+        "A red circle.",
+        "A large blue square moves to the right on a dark background, slowly.",
+        "A ring.",
+    ]
+    together = load_text_encoder("builtin:").encode(texts)
+    alone = [load_text_encoder("builtin:").encode([text])[0] for text in texts]
+    assert all(one.equal(other) for one, other in zip(together, alone, strict=True))
+
+
 def test_an_unknown_text_encoder_is_an_error_that_names_the_known_one() -> None:
     with pytest.raises(ModelError, match="builtin:"):
         load_text_encoder("t5:xxl")

@@ -51,8 +51,8 @@ class CachedTextEncoder:
         fresh: dict[str, Tensor] = {}
         if missing:
             with torch.inference_mode():
-                embedded = self._embed(missing)
-            fresh = {text: one.half().clone() for text, one in zip(missing, embedded, strict=True)}
+                # each alone: a row's last bits depend on the size of its batch, and a resumed run has others
+                fresh = {text: self._embed([text])[0].half().clone() for text in missing}
         features = [fresh[text] if text in fresh else self._kept[text] for text in texts]
         for text in dict.fromkeys(texts):
             if text in fresh:
