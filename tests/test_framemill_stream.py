@@ -30,7 +30,7 @@ from pipeline.stages.judge import judge
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 RULE = "judge.rules.signals.motion.min_percentile=25"  # which no clip alone can break
-SETTINGS = ["analyze.sources_per_task=1", "caption.clips_per_task=1", "encode.samples_per_shard=8", RULE]
+SETTINGS = ["analyze.sources_per_task=1", "caption.clips_per_task=1", "encode.clips_per_task=8", RULE]
 
 
 @pytest.fixture(scope="module")

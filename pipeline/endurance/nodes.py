@@ -33,7 +33,7 @@ from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 KILLED_IN = ("analyze", "caption", "encode")
 TASK_S = 2.0  # of the synthetic tasks
-SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.samples_per_shard=1")
+SETTINGS = ("analyze.sources_per_task=1", "caption.clips_per_task=2", "encode.clips_per_task=1")
 TOY = ToyWorldConfig(videos=10, images=2, seed=11, min_shots=1, max_shots=3, duplicate_share=0.0)
 STEPS = ("undisturbed", "with kills")
 STUCK_S = 900.0  # a run that takes longer is stuck

@@ -10,7 +10,7 @@ from pipeline.config import TextConfig
 from pipeline.engine.stage import Resources
 from pipeline.errors import ModelError
 from pipeline.settings import fingerprint
-from tokenizer_stage.text.encoder import TextDescription, TextFeatures
+from tokenizer_stage.text.encoder import TextDescription, TextFeatures, one_thread
 
 NAME = "builtin:"
 
@@ -43,7 +43,8 @@ class BuiltinTextEncoder:
         self._model = load_builtin()
 
     def encode(self, texts: Sequence[str]) -> list[TextFeatures]:
-        return [self._encode(self.description.template.format(text)) for text in texts]
+        with one_thread():
+            return [self._encode(self.description.template.format(text)) for text in texts]
 
     def _encode(self, text: str) -> TextFeatures:
         (features,) = self._model.encode_text_tokens([text])  # alone: no other text, no padding

@@ -3,7 +3,8 @@
 In: texts. Out: features of each. Never: a model by name (tokenizer_stage/text/names.py has them).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,11 +43,25 @@ class TextEncoder(Protocol):
 
     def encode(self, texts: Sequence[str]) -> list[TextFeatures]:
         """Features of each text. They never depend on the other texts: alone, in any order, after a restart
-        they are the same bits on one CPU.
+        they are the same bits on one kind of CPU.
 
         Raises:
             MediaError: the features of a text are not finite in float16.
         """
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: sums on several are grouped otherwise, and a text's last bits would depend on the
+    cores that a worker was given."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def limited(own: int, asked: int, name: str) -> int:

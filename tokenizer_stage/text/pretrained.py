@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.config import TextConfig
 from pipeline.errors import MediaError, ModelError
-from tokenizer_stage.text.encoder import TextFeatures
+from tokenizer_stage.text.encoder import TextFeatures, one_thread
 from tokenizer_stage.text.repository import Repository
 
 BATCH = 32  # texts of one length at once on a GPU
@@ -45,7 +45,9 @@ class PretrainedTextEncoder:
         features: list[Tensor | None] = [None] * len(ids)
         for numbers in self._batches([len(row) for row, _ in ids]):
             rows = torch.tensor([ids[number][0] for number in numbers], device=self._device)  # [B, L]
-            for number, one in zip(numbers, self._features(rows), strict=True):
+            with one_thread():
+                answers = self._features(rows)  # [B, L, D]
+            for number, one in zip(numbers, answers, strict=True):
                 features[number] = one
         return [
             TextFeatures(tokens=_stored(one), cut_tokens=cut)
