@@ -31,17 +31,19 @@ from pipeline.toyworld.world import ToyWorldConfig, render_corpus
 
 RULE = "judge.rules.signals.motion.min_percentile=25"  # which no clip alone can break
 SETTINGS = ["analyze.sources_per_task=1", "caption.clips_per_task=1", "encode.clips_per_task=8", RULE]
+COPIES = 30
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Toy videos and images; a copy, a copy of other bytes, whose footage the truth does not name, and a
-    file that is none."""
+    """Toy videos and images; a copy, copies of other bytes, whose footage the truth does not name, so many
+    that the analysis is not over when a captioner has started; and a file that is none."""
     folder = tmp_path_factory.mktemp("raw")
     render_corpus(folder, ToyWorldConfig(videos=12, images=2, seed=11, min_shots=1, max_shots=3))
     video = (folder / "videos" / "v000003.mp4").read_bytes()
     (folder / "copy.mp4").write_bytes(video)
-    (folder / "near.mp4").write_bytes(video + struct.pack(">I4s", 8, b"free"))
+    for number in range(COPIES):
+        (folder / f"z{number:02d}.mp4").write_bytes(video + struct.pack(">I4sI", 12, b"free", number))
     (folder / "broken.mp4").write_bytes(b"not a video at all")
     return folder
 

@@ -59,6 +59,7 @@ def test_the_files_of_a_corpus_are_the_same_from_a_folder_and_from_a_store(tmp_p
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.endurance
 @pytest.mark.timeout(900)
 def test_a_run_that_loses_three_nodes_and_gains_one_gives_the_same_bytes() -> None:
     toy = ToyWorldConfig(videos=6, images=0, seed=11, min_shots=1, max_shots=2, duplicate_share=0.0)

@@ -14,3 +14,6 @@ figure framemill train eval --run builtin: --prompts 128
 figure framemill bench dedup --media $toy --truth $toy/truth.jsonl
 figure framemill bench analyze --media infra/media
 figure framemill bench judge --rows 20000
+figure framemill bench nodes
+figure framemill bench images
+figure framemill bench growth
