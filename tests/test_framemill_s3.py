@@ -12,6 +12,7 @@ from framemill import main
 from pipeline import storage
 from pipeline.corpus.corpus import Corpus
 from pipeline.errors import StorageError
+from pipeline.lease.lease_stores import S3Leases
 from pipeline.sources.discover import discover
 from pipeline.storage import Storage
 from pipeline.toyworld.world import ToyWorldConfig, render_corpus
@@ -114,6 +115,8 @@ def test_a_few_bytes_are_read_again_after_a_fault_with_a_long_text(
     for _ in range(12):
         with local_path(f"{BUCKET}/few/x") as copy:  # as a decoder gets it
             assert copy.read_bytes() == b"0123456789"
+    lease = S3Leases(f"{BUCKET}/few", "")
+    assert [lease.read("x") for _ in range(12)] == [b"0123456789"] * 12
 
 
 def test_large_objects_ranges_lists_and_globs(s3: pytest.MonkeyPatch) -> None:

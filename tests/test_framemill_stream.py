@@ -152,6 +152,7 @@ def test_one_worker_alone_captions_what_is_kept_and_says_so(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("then", [["--stream"], []], ids=["streaming again", "without"])
+@pytest.mark.endurance
 def test_a_killed_run_goes_on_to_the_same_bytes(
     raw: Path, in_turn: Path, tmp_path: Path, then: list[str]
 ) -> None:

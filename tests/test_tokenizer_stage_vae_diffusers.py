@@ -105,6 +105,7 @@ def test_latents_are_the_classs_own_and_as_many_frames_come_back(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.endurance
 def test_long_latents_are_the_classs_own(name: str, vae_of: Callable[[str], VideoVAE]) -> None:
     vae = vae_of(name)
     counts = [n for n in (1, 5, 17, 33, 81, 40) if n in vae.shape.frames]

@@ -41,6 +41,7 @@ def test_a_video_ten_times_as_long_takes_no_more_memory() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.endurance
 def test_a_longer_span_at_720p_takes_no_more_memory() -> None:
     """4,801 frames, ten minutes at 8 a second, take 1 % more than 81: too long to run each time."""
     assert peak_mb(161, 720, 1280) < 1.05 * peak_mb(41, 720, 1280)

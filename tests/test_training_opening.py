@@ -158,6 +158,7 @@ class SlowProxy(FaultyProxy):
 
 
 @pytest.mark.slow
+@pytest.mark.endurance
 def test_a_million_samples_on_a_slow_store_are_opened_by_a_few_requests(
     server_port: int, s3: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ roles and endpoints as Arrow does, in the environment and from the machine.
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -128,12 +129,21 @@ class S3Leases:
             }
 
     def read(self, name: str) -> bytes:
-        with self._errors("read", name):
-            try:
-                answer = self._client.get_object(Bucket=self._bucket, Key=f"{self._folder}{name}")
-            except self._client.exceptions.NoSuchKey:
-                return b""
-            return bytes(answer["Body"].read())
+        from botocore.exceptions import HTTPClientError
+
+        attempt = 0
+        while True:  # boto3 tries a request again, but not a body that is cut off
+            attempt += 1
+            with self._errors("read", name):
+                try:
+                    answer = self._client.get_object(Bucket=self._bucket, Key=f"{self._folder}{name}")
+                    return bytes(answer["Body"].read())
+                except self._client.exceptions.NoSuchKey:
+                    return b""
+                except HTTPClientError:
+                    if attempt == S3_ATTEMPTS:
+                        raise
+            time.sleep(0.1 * 2**attempt)
 
     def renew(self, name: str, data: bytes) -> None:
         self._put(name, data)
