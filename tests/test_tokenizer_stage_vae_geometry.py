@@ -20,7 +20,6 @@ from tokenizer_stage.vae.geometry import (
     frame_times,
     square_cells,
     target_geometry,
-    windows,
 )
 from tokenizer_stage.vae.spans import span_of
 
@@ -148,26 +147,6 @@ def test_a_clip_too_short_for_a_vae_without_images_is_refused() -> None:
     with pytest.raises(MediaError, match=r"16 frames.*24 \+ 16k"):
         frame_times(0.0, 2.0, 8.0, 81, TILED.frames)
     assert len(frame_times(0.0, 20.0, 8.0, 81, TILED.frames)) == 72
-
-
-@given(
-    length_s=st.floats(0.01, 60),
-    fps=st.sampled_from([8.0, 24000 / 1001]),
-    limit=st.sampled_from([9, 17, 81]),
-    step=st.sampled_from([4, 8]),
-)
-def test_windows_follow_one_another_and_are_full_but_for_the_last(
-    length_s: float, fps: float, limit: int, step: int
-) -> None:
-    counts = Counts(first=1, step=step)
-    cut = windows(5.0, 5.0 + length_s, fps, limit, counts)
-    assert cut[0][0] == 5.0
-    assert all(a[1] == b[0] for a, b in itertools.pairwise(cut))
-    lengths = [len(frame_times(a, b, fps, limit, counts)) for a, b in cut]
-    assert all(length == counts.at_most(limit) for length in lengths[:-1])
-    assert len(cut) == 1 or lengths[-1] > 1
-    left = 5.0 + length_s - cut[-1][0] - lengths[-1] / fps  # nothing that another window could hold
-    assert left <= (1 + step) / fps
 
 
 def test_the_rate_is_never_above_the_clips_own() -> None:

@@ -177,27 +177,6 @@ def frame_times(start_s: float, end_s: float, fps: float, max_frames: int, count
     return [start_s + index / fps for index in range(count)]
 
 
-def windows(
-    start_s: float, end_s: float, fps: float, max_frames: int, counts: Counts
-) -> list[tuple[float, float]]:
-    """A span cut into stretches [start_s, end_s) that `frame_times` fills, one after another without overlap;
-    the last is what is left, where the VAE takes more than one frame of it. A short span is one window.
-
-    >>> windows(0.0, 5.0, 8.0, 17, Counts(first=1, step=4))
-    [(0.0, 2.125), (2.125, 4.25), (4.25, 5.0)]
-    """
-    stretches: list[tuple[float, float]] = []
-    while True:
-        count = len(frame_times(start_s, end_s, fps, max_frames, counts))
-        left_s = end_s - start_s - count / fps
-        room = math.ceil((left_s - EPSILON_S) * fps)
-        last = counts.at_most(min(room, max_frames)) <= 1
-        stretches.append((start_s, end_s if last else start_s + count / fps))
-        if last:
-            return stretches
-        start_s += count / fps
-
-
 def frame_rate(wanted_fps: float, clip_fps: float | None) -> float:
     """The rate to sample at: as wanted, but never above the clip's own, which would only repeat frames; 0 is
     the clip's own.
