@@ -42,13 +42,14 @@ def stopping_on_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    unwinding = False
+    unwinding, came = False, list[int]()
 
     def stop(signum: int, _: FrameType | None) -> None:
         nonlocal unwinding
         if unwinding:
             os._exit(128 + signum)
         unwinding = True
+        came.append(signum)
         raise Stopped(signum)
 
     def swallowed(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -67,6 +68,10 @@ def stopping_on_signals() -> Iterator[None]:
             signal.signal(signum, stop)
     try:
         yield
+    except KeyboardInterrupt as error:  # Ray's C++ makes a plain one of what a handler raised in it
+        if came and not isinstance(error, Stopped):
+            raise Stopped(came[0]) from error
+        raise
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

@@ -160,6 +160,22 @@ except Stopped as stopped:
     assert script(code) == (0, "143\n", "")
 
 
+def test_a_library_that_makes_a_plain_interrupt_of_it_changes_no_exit_code() -> None:
+    code = """
+import os, signal, time
+try:
+    with stopping_on_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(30)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt from None
+except Stopped as stopped:
+    print(stopped.exit_code)
+"""
+    assert script(code) == (0, "143\n", "")
+
+
 def test_leaving_does_what_was_registered_and_flushes() -> None:
     code = "import atexit; atexit.register(print, 'registered'); print('out'); leave(3)"
     assert script(code) == (3, "out\nregistered\n", "")
